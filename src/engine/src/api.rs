@@ -1,0 +1,299 @@
+//! The contract between the engine and its host.
+//!
+//! The engine knows no clock, file, socket or thread. A host (the server, the rebuild tool, the
+//! simulator) drives it:
+//!
+//! ```text
+//! loop {
+//!     engine.advance(now);                     // time goes in
+//!     engine.request(..) / engine.command(..)  // work goes in
+//!     engine.complete(..)                      // I/O results go in
+//!     engine.run();                            // until nothing can move
+//!     while let Some(io) = engine.next_io()       { start it }
+//!     while let Some(r)  = engine.next_reply()    { answer the client }
+//!     while let Some(r)  = engine.next_outcome()  { answer the operator }
+//!     while let Some(e)  = engine.next_event()    { log it }
+//!     wait for a completion, a request, or engine.deadline()
+//! }
+//! ```
+//!
+//! I/O may complete in any order. The host never retries on its own and never reports success
+//! for anything that did not wholly succeed.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use uraid_buffer::{Buf, BufMut};
+use uraid_core::units::Uuid;
+
+/// A point in time or a duration, in nanoseconds since an origin the host chooses.
+pub type Nanos = u64;
+
+/// A member device as the host opened it. Ids are chosen by the host and never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DeviceId(pub u32);
+
+/// A device offered to the engine.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// How I/O names it.
+    pub id: DeviceId,
+    /// What people call it: a path. Used in messages and stored nowhere.
+    pub path: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// One I/O the host is to perform on a device. Offsets and lengths are multiples of 4096.
+#[derive(Debug)]
+pub struct Io {
+    /// Names this operation in [`Completion`].
+    pub token: u64,
+    /// The device.
+    pub device: DeviceId,
+    /// What to do.
+    pub kind: IoKind,
+}
+
+/// The operations a member must be able to perform.
+#[derive(Debug)]
+pub enum IoKind {
+    /// Fill `buffer` from `offset`.
+    Read {
+        /// Byte offset on the device.
+        offset: u64,
+        /// Filled wholly on success; goes back in the completion.
+        buffer: BufMut,
+    },
+    /// Write `buffers`, one after the other, at `offset`.
+    Write {
+        /// Byte offset on the device.
+        offset: u64,
+        /// The content; the host drops them only after the kernel is done with them.
+        buffers: Vec<Buf>,
+        /// The data must be durable when this completes.
+        fua: bool,
+    },
+    /// Make everything completed so far durable.
+    Flush,
+    /// Give the range back to the device (punch a hole); the content may then be anything.
+    /// Best effort: a device that cannot answers success.
+    Discard {
+        /// Byte offset on the device.
+        offset: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+}
+
+/// Why an I/O failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoError {
+    /// The device answered with this errno (always positive).
+    Errno(i32),
+    /// Fewer bytes than asked for: the file or device is shorter than it was.
+    Short,
+    /// The device did not answer within the host's limit. The buffers are not yet free: the
+    /// completion comes only when the kernel has let go of them.
+    TimedOut,
+}
+
+/// The result of an [`Io`].
+#[derive(Debug)]
+pub struct Completion {
+    /// The token of the operation.
+    pub token: u64,
+    /// Success, or why not.
+    pub result: Result<(), IoError>,
+    /// For reads: the buffer, also after an error.
+    pub buffer: Option<BufMut>,
+}
+
+/// Names a client's request; chosen by the host.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// What a client may ask of the array. Any byte offset and length inside the export.
+#[derive(Debug)]
+pub enum Request {
+    /// Read `len` bytes.
+    Read {
+        /// Byte offset in the export.
+        offset: u64,
+        /// Bytes to read.
+        len: u64,
+    },
+    /// Write `data`.
+    Write {
+        /// Byte offset in the export.
+        offset: u64,
+        /// The bytes.
+        data: Buf,
+        /// Durable before the answer.
+        fua: bool,
+    },
+    /// Everything answered so far becomes durable.
+    Flush,
+    /// The content is no longer needed; whole blocks inside the range read as zero afterwards.
+    Trim {
+        /// Byte offset in the export.
+        offset: u64,
+        /// Bytes to trim.
+        len: u64,
+        /// Durable before the answer.
+        fua: bool,
+    },
+    /// Exactly this range reads as zero afterwards.
+    WriteZeroes {
+        /// Byte offset in the export.
+        offset: u64,
+        /// Bytes to zero.
+        len: u64,
+        /// Durable before the answer.
+        fua: bool,
+    },
+}
+
+/// Why a request failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RequestError {
+    /// Blocks are lost beyond the redundancy, or the array has failed. The text says which.
+    Io(String),
+    /// Out of the export's bounds (reads).
+    Invalid(String),
+    /// No space: a write past the end of the export, or members are full.
+    NoSpace(String),
+    /// The array is read-only.
+    ReadOnly,
+    /// The engine is stopping.
+    Stopping,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub struct Reply {
+    /// Which request.
+    pub id: RequestId,
+    /// For reads the bytes in order, else empty.
+    pub result: Result<Vec<Buf>, RequestError>,
+}
+
+/// Names an operator's command; chosen by the host.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CommandId(pub u64);
+
+/// How an operator names a member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MemberName {
+    /// The device the host opened (from a path).
+    Device(DeviceId),
+    /// The role in the array, as `status` shows it under "slot".
+    Slot(u16),
+    /// The member's UUID.
+    Uuid(Uuid),
+}
+
+/// What an operator may ask of a running array.
+#[derive(Debug)]
+pub enum Command {
+    /// Take a member out of service. Beyond the redundancy only with `force`.
+    Fail {
+        /// Which.
+        member: MemberName,
+        /// Also when data becomes unavailable.
+        force: bool,
+    },
+    /// Forget a failed, missing or spare member. In service only with `force`.
+    Remove {
+        /// Which.
+        member: MemberName,
+        /// Also when it is in service.
+        force: bool,
+    },
+    /// Take in a device: a former member catches up, anything else becomes a spare.
+    Add {
+        /// The device, already opened by the host.
+        device: Device,
+        /// Also when it holds another array's superblock (the host checks for other data).
+        force: bool,
+    },
+    /// Copy a member's role onto a new device while the old one serves.
+    Replace {
+        /// The member to be replaced.
+        old: MemberName,
+        /// The new device.
+        new: Device,
+        /// As for `Add`.
+        force: bool,
+    },
+    /// Zero the error counters of one member, or of all.
+    Clear {
+        /// Which; none means all.
+        member: Option<MemberName>,
+    },
+    /// Flush, checkpoint, release the members, refuse further requests.
+    Stop,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CommandError {
+    /// Refused for safety; the text says why and what would help.
+    Refused(String),
+    /// It was tried and failed.
+    Failed(String),
+}
+
+/// The answer to a command; the text tells the operator what was done.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Which command.
+    pub id: CommandId,
+    /// A sentence for the operator.
+    pub result: Result<String, CommandError>,
+}
+
+/// Things that happened, for the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The array is open: recovery is done, requests are served.
+    Opened {
+        /// A sentence: what recovery found and did.
+        summary: String,
+    },
+    /// The array was not opened.
+    Refused(Refusal),
+    /// Normal progress worth a line.
+    Info(String),
+    /// Something an operator should look at.
+    Warning(String),
+    /// The host is to close this device; no I/O on it is outstanding.
+    Released(DeviceId),
+    /// The host is to keep this witness where it will find it at the next start.
+    Witness(Vec<u8>),
+    /// `Stop` is done.
+    Stopped,
+}
+
+/// Why an array was not started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// Whether it was for safety (exit code 4) or for lack of working parts (exit code 1).
+    pub for_safety: bool,
+    /// What, where, and what to do next; one line per finding.
+    pub text: String,
+}
+
+/// How an array is to be opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Write nothing; replay in memory; start any set that decodes.
+    pub read_only: bool,
+    /// Start what the rules would refuse, short of merging two sides.
+    pub force: bool,
+    /// The witness kept from the last time, if any.
+    pub witness: Option<Vec<u8>>,
+    /// A number nobody else has: seeds identifiers. The host takes it from the system.
+    pub nonce: u64,
+    /// Most bytes of request payload to work on at once; more wait their turn.
+    pub in_flight_bytes_max: u64,
+}

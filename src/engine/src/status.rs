@@ -1,0 +1,132 @@
+//! What an array says about itself: plain data, rendered by the host.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use uraid_core::units::Uuid;
+
+/// State of the array as a whole; the worst that applies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ArrayState {
+    /// Data cannot be served in full.
+    Failed,
+    /// A member is being rebuilt.
+    Rebuilding,
+    /// Members are missing.
+    Degraded,
+    /// All members are in sync.
+    Optimal,
+}
+
+/// State of one member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberState {
+    /// Serves reads and writes.
+    InSync,
+    /// Takes writes, is being filled.
+    Rebuilding,
+    /// Is being filled to take the role of a member that still serves.
+    Replacing,
+    /// Out of service.
+    Failed,
+    /// Not there.
+    Missing,
+    /// In reserve.
+    Spare,
+}
+
+impl ArrayState {
+    /// The word `status` uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ArrayState::Failed => "failed",
+            ArrayState::Rebuilding => "rebuilding",
+            ArrayState::Degraded => "degraded",
+            ArrayState::Optimal => "optimal",
+        }
+    }
+}
+
+impl MemberState {
+    /// The word `status` uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MemberState::InSync => "in-sync",
+            MemberState::Rebuilding => "rebuilding",
+            MemberState::Replacing => "replacing",
+            MemberState::Failed => "failed",
+            MemberState::Missing => "missing",
+            MemberState::Spare => "spare",
+        }
+    }
+}
+
+/// One member.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    /// Its role, unless it is a spare.
+    pub slot: Option<u16>,
+    /// Its path, if it is there.
+    pub path: Option<String>,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its state.
+    pub state: MemberState,
+    /// Reads it failed.
+    pub read_errors: u64,
+    /// Writes and flushes it failed.
+    pub write_errors: u64,
+    /// Blocks that did not match their checksum.
+    pub checksum_errors: u64,
+}
+
+/// Progress of one rebuild.
+#[derive(Clone, Debug)]
+pub struct RebuildStatus {
+    /// The role being filled.
+    pub slot: u16,
+    /// Bytes of the member done.
+    pub done_bytes: u64,
+    /// Bytes of the member to do in all (what is used, not its size).
+    pub total_bytes: u64,
+    /// Recent speed.
+    pub bytes_per_second: u64,
+    /// Time left at that speed, in seconds.
+    pub eta_seconds: Option<u64>,
+}
+
+/// Everything `uraid status` shows.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Array name.
+    pub name: String,
+    /// Array UUID.
+    pub uuid: Uuid,
+    /// "raid0" .. "rs".
+    pub level: &'static str,
+    /// Data members per stripe as users count them (raid10: N / copies).
+    pub data: u16,
+    /// Parity or further copies (raid10: copies - 1).
+    pub parity: u16,
+    /// Chunk in bytes.
+    pub chunk_bytes: u32,
+    /// Size of the export in bytes.
+    pub size_bytes: u64,
+    /// State.
+    pub state: ArrayState,
+    /// Further losses survived in the worst case.
+    pub redundancy_left: u16,
+    /// Why writes are suspended, if they are.
+    pub suspended: Option<String>,
+    /// Whether nothing is written.
+    pub read_only: bool,
+    /// Stripes that hold data, and slots in all.
+    pub used_stripes: u64,
+    /// Stripes in all.
+    pub total_stripes: u64,
+    /// Blocks lost beyond redundancy.
+    pub lost_blocks: u64,
+    /// All members, roles first.
+    pub members: Vec<MemberStatus>,
+    /// All rebuilds, least advanced first.
+    pub rebuilds: Vec<RebuildStatus>,
+}

@@ -1,0 +1,2 @@
+//! `uraid`: a userspace RAID block device.
+fn main() {}
