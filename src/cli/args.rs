@@ -1,0 +1,454 @@
+//! The command line as it is typed; `uraid help` is generated from these definitions.
+
+use super::sizes::parse_size;
+use crate::control::paths::check_name;
+use crate::server::listen::Listen;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done (status: optimal)
+  1  failed: an I/O error, a member too small, no server (status: failed)
+  2  malformed arguments
+  3  status only: degraded or rebuilding
+  4  refused for safety; the message says what would help
+
+Example, an array of four files that survives the loss of two:
+  uraid create --level raid6 --name demo --size 1G a.img b.img c.img d.img
+  uraid serve a.img b.img c.img d.img &
+  nbdinfo 'nbd+unix:///demo?socket=/run/uraid/demo.nbd'
+  uraid status
+  uraid stop";
+
+/// Software RAID as an NBD server: redundancy, checksums, online repair.
+#[derive(Parser, Debug)]
+#[command(name = "uraid", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    /// Print JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Make an array out of files or block devices
+    Create(CreateArgs),
+    /// Serve an array over NBD, in the foreground
+    Serve(ServeArgs),
+    /// Show how a served array is
+    Status(StatusArgs),
+    /// Show what a member's superblocks say (offline, read only)
+    Examine(ExamineArgs),
+    /// Take a member out of service
+    Fail(FailArgs),
+    /// Forget a failed, missing or spare member
+    Remove(RemoveArgs),
+    /// Give an array a spare, or a former member back
+    Add(AddArgs),
+    /// Copy a member's role onto a new device while the old one serves
+    Replace(ReplaceArgs),
+    /// After a disk swap: find what is missing, rebuild it, wait until the array is whole
+    Rebuild(RebuildArgs),
+    /// Flush and stop a server
+    Stop(StopArgs),
+    /// List the arrays that are being served
+    List,
+    /// Erase the superblocks of members
+    Wipe(WipeArgs),
+    /// Zero the error counters
+    Clear(ClearArgs),
+}
+
+/// Which server a command is for.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServerArgs {
+    /// Control socket of the server
+    ///
+    /// Default: that of --name, or of the only server running. Control sockets are
+    /// NAME.control in /run/uraid (root), $XDG_RUNTIME_DIR/uraid or /tmp/uraid-UID.
+    #[arg(long, value_name = "PATH", conflicts_with = "name")]
+    pub control: Option<PathBuf>,
+    /// Name of the array
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub name: Option<String>,
+}
+
+/// `--wait`.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct WaitArgs {
+    /// Wait, with a progress bar, until no rebuild is left to do
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `uraid create`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  uraid create --level rs --parity 3 --name media --spare s.img --size 1G m{0,1,2,3,4,5,6}.img
+
+Nothing is changed before all members are checked. Members that hold an array, a filesystem or
+a partition table are refused without --force; mounted and locked ones are always refused.")]
+pub struct CreateArgs {
+    /// How members share the data
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    pub level: LevelName,
+    /// Name of the array, also the name of the NBD export [default: the level]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub name: Option<String>,
+    /// Parity members (rs: 1 to 8) [default: what the level says; rs: 2]
+    #[arg(long, value_name = "M")]
+    pub parity: Option<u16>,
+    /// Copies of each block (raid10) [default: 2; raid1: one per member]
+    #[arg(long, value_name = "C")]
+    pub copies: Option<u16>,
+    /// Bytes on one member before the next one's turn; a power of two from 4K to 4M
+    /// [default: 64K, larger for mirrors]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub chunk: Option<u64>,
+    /// Make members that do not exist, as sparse files of this size
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// Size of the array, where it is to be less than would fit
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub export_size: Option<u64>,
+    /// A member in reserve: takes over by itself when another one fails (repeatable)
+    #[arg(long, value_name = "PATH", action = ArgAction::Append)]
+    pub spare: Vec<PathBuf>,
+    /// Overwrite what the members hold
+    #[arg(long)]
+    pub force: bool,
+    /// Files or block devices
+    #[arg(value_name = "MEMBER", required = true)]
+    pub members: Vec<PathBuf>,
+}
+
+/// The levels of `--level`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+#[value(rename_all = "lower")]
+pub enum LevelName {
+    /// Stripes, no redundancy
+    Raid0,
+    /// Mirror: every member is a copy
+    Raid1,
+    /// Stripes of mirrors
+    Raid10,
+    /// One parity member
+    Raid5,
+    /// Two parity members
+    Raid6,
+    /// Reed-Solomon: --parity members
+    Rs,
+}
+
+/// `uraid serve`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  uraid serve a.img b.img c.img d.img
+  uraid serve --listen tcp:127.0.0.1:10809 --scan /srv/members
+  qemu-img info 'nbd+unix:///demo?socket=/run/uraid/demo.nbd'
+
+Once clients can connect, `ready NAME URI...` is printed on standard output; the log goes to
+standard error. SIGTERM, SIGINT and `uraid stop` flush and stop cleanly. The export is called
+like the array and is also the default export.")]
+pub struct ServeArgs {
+    /// Where to listen: unix:PATH or tcp:HOST:PORT, port 0 takes a free one (repeatable)
+    /// [default: unix:DIR/NAME.nbd, DIR being /run/uraid (root), $XDG_RUNTIME_DIR/uraid or
+    /// /tmp/uraid-UID]
+    #[arg(long, value_name = "ADDRESS", action = ArgAction::Append)]
+    pub listen: Vec<Listen>,
+    /// Control socket [default: NAME.control beside the default NBD socket]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// Write nothing to the members, serve whatever set of them can be read
+    #[arg(long)]
+    pub read_only: bool,
+    /// Take every member found in this directory (repeatable)
+    #[arg(long, value_name = "DIR", action = ArgAction::Append)]
+    pub scan: Vec<PathBuf>,
+    /// With --scan: the array to serve, where there are several
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub name: Option<String>,
+    /// Start what would be refused for safety, after saying what may be lost
+    #[arg(long)]
+    pub force: bool,
+    /// How members are read and written [default: uring where the kernel allows it]
+    #[arg(long, value_name = "BACKEND", value_enum)]
+    pub io: Option<IoBackend>,
+    /// Write the process id here once ready, remove it at the end
+    #[arg(long, value_name = "PATH")]
+    pub pidfile: Option<PathBuf>,
+    /// Members, in any order
+    #[arg(value_name = "MEMBER", required_unless_present = "scan")]
+    pub members: Vec<PathBuf>,
+}
+
+/// The choices of `--io`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoBackend {
+    /// io_uring
+    Uring,
+    /// Threads and pread/pwrite
+    Threads,
+}
+
+/// `uraid status`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  uraid status --name demo --watch
+
+Exit code: 0 optimal, 3 degraded or rebuilding, 1 failed or no server.")]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Show it anew every second until interrupted
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `uraid examine`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  uraid examine /srv/members/*.img")]
+pub struct ExamineArgs {
+    /// Files or block devices
+    #[arg(value_name = "MEMBER", required = true)]
+    pub members: Vec<PathBuf>,
+}
+
+/// `uraid fail`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  uraid fail --name demo 2")]
+pub struct FailArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub wait: WaitArgs,
+    /// Also when data becomes unavailable
+    #[arg(long)]
+    pub force: bool,
+    /// Path, slot number or UUID
+    pub member: String,
+}
+
+/// `uraid remove`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  uraid remove --name demo /srv/members/c.img")]
+pub struct RemoveArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub wait: WaitArgs,
+    /// Also when it is in service
+    #[arg(long)]
+    pub force: bool,
+    /// Path, slot number or UUID
+    pub member: String,
+}
+
+/// `uraid add`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  uraid add --name demo --wait /srv/members/new.img
+
+A former member of the array catches up with what changed since it left; anything else becomes
+a spare, and takes the place of a missing member by itself.")]
+pub struct AddArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub wait: WaitArgs,
+    /// Overwrite what the device holds
+    #[arg(long)]
+    pub force: bool,
+    /// File or block device
+    pub path: PathBuf,
+}
+
+/// `uraid replace`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  uraid replace --name demo --wait 1 /srv/members/new.img")]
+pub struct ReplaceArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    #[command(flatten)]
+    pub wait: WaitArgs,
+    /// Overwrite what the new device holds
+    #[arg(long)]
+    pub force: bool,
+    /// The member to be replaced: path, slot number or UUID
+    pub old: String,
+    /// The new file or block device
+    pub new: PathBuf,
+}
+
+/// `uraid rebuild`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  uraid rebuild --name demo /srv/members/new.img
+  uraid rebuild new.img --members a.img b.img c.img
+  uraid rebuild --scan /srv/members
+
+Without --members and --scan the array is being served; with them it is not, and is opened
+here for as long as the rebuild takes. Without NEW a spare or a returned member is used.")]
+pub struct RebuildArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// The new file or block device
+    #[arg(value_name = "NEW")]
+    pub new: Option<PathBuf>,
+    /// Members of an array that is not being served; one that is blank is taken as NEW
+    #[arg(long, value_name = "MEMBER", num_args = 1.., conflicts_with = "control")]
+    pub members: Vec<PathBuf>,
+    /// Take the members found in this directory (repeatable)
+    #[arg(long, value_name = "DIR", action = ArgAction::Append, conflicts_with = "control")]
+    pub scan: Vec<PathBuf>,
+    /// Overwrite what NEW holds
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `uraid stop`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  uraid stop --name demo")]
+pub struct StopArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `uraid wipe`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  uraid wipe old.img
+
+A member of an array with a valid superblock is refused without --force; one that is being
+served is always refused.")]
+pub struct WipeArgs {
+    /// Also when it belongs to an array
+    #[arg(long)]
+    pub force: bool,
+    /// Files or block devices
+    #[arg(value_name = "MEMBER", required = true)]
+    pub members: Vec<PathBuf>,
+}
+
+/// `uraid clear`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  uraid clear --name demo 2")]
+pub struct ClearArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Path, slot number or UUID [default: all members]
+    pub member: Option<String>,
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    check_name(text).map(|()| text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example_and_takes_json() {
+        for command in Cli::command()
+            .get_subcommands()
+            .filter(|c| c.get_name() != "list")
+        {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example"), "{help}");
+        }
+        for line in [
+            "uraid list --json",
+            "uraid --json status",
+            "uraid examine --json a",
+        ] {
+            assert!(parse(line).unwrap().json, "{line}");
+        }
+    }
+
+    #[test]
+    fn malformed_lines_exit_with_2() {
+        for line in [
+            "uraid",
+            "uraid frobnicate",
+            "uraid create a b",
+            "uraid create --level raid7 a b",
+            "uraid create --level raid6",
+            "uraid create --level raid6 --name a/b a b c d",
+            "uraid create --level raid6 --chunk 64X a b c d",
+            "uraid create --level raid6 --size -1 a b c d",
+            "uraid serve",
+            "uraid serve --listen unix: a",
+            "uraid serve --listen tcp:localhost a",
+            "uraid serve --io magic a",
+            "uraid status --name a --control /b",
+            "uraid fail",
+            "uraid replace 1",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        assert_eq!(
+            parse("uraid --help").unwrap_err().kind(),
+            ErrorKind::DisplayHelp
+        );
+        assert_eq!(parse("uraid --help").unwrap_err().exit_code(), 0);
+    }
+
+    #[test]
+    fn create_is_read_as_typed() {
+        let line = "uraid create --level rs --parity 3 --chunk 1M --size 2G --spare s --spare t \
+                    a b c d e";
+        let Command::Create(args) = parse(line).unwrap().command else {
+            panic!("create")
+        };
+        assert_eq!(
+            (args.level, args.parity, args.copies),
+            (LevelName::Rs, Some(3), None)
+        );
+        assert_eq!((args.chunk, args.size), (Some(1 << 20), Some(2 << 30)));
+        assert_eq!(
+            (args.spare.len(), args.members.len(), args.force),
+            (2, 5, false)
+        );
+    }
+
+    #[test]
+    fn rebuild_takes_the_new_disk_before_the_members() {
+        let line = "uraid rebuild new --members a b c";
+        let Command::Rebuild(args) = parse(line).unwrap().command else {
+            panic!("rebuild")
+        };
+        assert_eq!(
+            (args.new, args.members.len()),
+            (Some(PathBuf::from("new")), 3)
+        );
+    }
+}

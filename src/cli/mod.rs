@@ -1,0 +1,4 @@
+//! What people type.
+
+pub mod args;
+pub mod sizes;

@@ -1,0 +1,32 @@
+//! The control socket: HTTP and JSON between `uraid` commands and a server.
+//!
+//! ```text
+//! GET  /v1/status
+//! POST /v1/fail     {"member": M, "force": false}
+//! POST /v1/remove   {"member": M, "force": false}
+//! POST /v1/add      {"path": "/absolute/path", "force": false}
+//! POST /v1/replace  {"old": M, "new": "/absolute/path", "force": false}
+//! POST /v1/clear    {"member": M}       (null or absent: all members)
+//! POST /v1/stop     {}
+//! ```
+//!
+//! `M` is a slot number, a UUID or an absolute path. Success is 200 with the status, or with
+//! `{"message": ...}`; anything else comes with `{"error": ..., "exit_code": ...}`.
+
+pub mod client;
+pub mod paths;
+pub mod server;
+pub mod wire;
+
+use crate::failure::Failure;
+use wire::{Order, StatusReport};
+
+/// What stands behind a control socket: the running array, or a fake one in tests.
+///
+/// Calls block until the answer is there; they come from threads of the control plane.
+pub trait Operator: Send + Sync + 'static {
+    /// How the array is.
+    fn status(&self) -> Result<StatusReport, Failure>;
+    /// Does what an operator asks; the text says what was done.
+    fn carry_out(&self, order: Order) -> Result<String, Failure>;
+}

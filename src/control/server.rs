@@ -1,0 +1,247 @@
+//! The server's end of the control socket, on a thread of its own.
+
+use super::Operator;
+use super::wire::{DoneBody, ErrorBody, Order, StatusReport};
+use crate::failure::{Doing, Exit, Failure};
+use crate::server::log;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use nix::unistd::Uid;
+use serde::de::DeserializeOwned;
+use std::future::IntoFuture;
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use tokio::net::unix::{SocketAddr, UCred};
+use tokio::net::{UnixListener as TokioListener, UnixStream};
+use tokio::sync::{Semaphore, oneshot};
+
+/// Most requests worked on at once; more wait.
+const REQUESTS_AT_ONCE_MAX: usize = 16;
+
+/// Most bytes of a request's body.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// How long to wait after the kernel would not give us a connection (no descriptors left).
+const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+
+/// How long answers may take to leave once the server ends.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
+/// A control plane in service; ends when dropped, after the requests at hand are answered.
+pub struct ControlServer {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl ControlServer {
+    /// Serves `listener` until dropped. `operator` does the work.
+    pub fn start(
+        listener: UnixListener,
+        operator: Arc<dyn Operator>,
+    ) -> Result<ControlServer, Failure> {
+        let what = || "start the control socket".to_string();
+        listener.set_nonblocking(true).doing(what)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .doing(what)?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new()
+            .name("uraid-control".to_string())
+            .spawn(move || {
+                runtime.block_on(serve(listener, operator, stopped));
+                runtime.shutdown_timeout(GOODBYE_MAX);
+            })
+            .doing(what)?;
+        Ok(ControlServer {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for ControlServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the control thread does not panic");
+        }
+    }
+}
+
+async fn serve(
+    listener: UnixListener,
+    operator: Arc<dyn Operator>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let listener = TokioListener::from_std(listener).expect("a bound, non-blocking socket");
+    let owner_only = OwnerOnly {
+        listener,
+        owner: Uid::effective(),
+    };
+    let (begin_goodbye, goodbye) = oneshot::channel::<()>();
+    let service = axum::serve(owner_only, router(operator))
+        .with_graceful_shutdown(async { goodbye.await.unwrap_or(()) });
+    let service = tokio::spawn(service.into_future());
+    // The sender says nothing; it goes when the server is dropped.
+    let _ = stopped.await;
+    drop(begin_goodbye);
+    // Whoever connected and never asked anything is not waited for.
+    let _ = tokio::time::timeout(GOODBYE_MAX, service).await;
+}
+
+/// Accepts connections of the server's owner and of root; others are closed at once.
+struct OwnerOnly {
+    listener: TokioListener,
+    owner: Uid,
+}
+
+impl axum::serve::Listener for OwnerOnly {
+    type Io = UnixStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, address)) => match stream.peer_cred() {
+                    Ok(peer) if may_connect(self.owner, &peer) => return (stream, address),
+                    _ => log::warning("the control socket turned another user away"),
+                },
+                Err(error) => {
+                    log::warning(&format!("the control socket cannot accept: {error}"));
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+fn may_connect(owner: Uid, peer: &UCred) -> bool {
+    peer.uid() == owner.as_raw() || peer.uid() == 0
+}
+
+#[derive(Clone)]
+struct Desk {
+    operator: Arc<dyn Operator>,
+    turns: Arc<Semaphore>,
+}
+
+impl Desk {
+    /// Runs blocking `work` in its turn, off the thread that serves the sockets.
+    async fn ask<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&dyn Operator) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let _turn = self
+            .turns
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let answer = tokio::task::spawn_blocking(move || work(&*self.operator));
+        answer.await.expect("an operator does not panic")
+    }
+}
+
+fn router(operator: Arc<dyn Operator>) -> Router {
+    let desk = Desk {
+        operator,
+        turns: Arc::new(Semaphore::new(REQUESTS_AT_ONCE_MAX)),
+    };
+    Router::new()
+        .route("/v1/status", get(status))
+        .route(
+            "/v1/fail",
+            post(|desk, body| carry_out(desk, body, Order::Fail)),
+        )
+        .route(
+            "/v1/remove",
+            post(|desk, body| carry_out(desk, body, Order::Remove)),
+        )
+        .route(
+            "/v1/add",
+            post(|desk, body| carry_out(desk, body, Order::Add)),
+        )
+        .route(
+            "/v1/replace",
+            post(|desk, body| carry_out(desk, body, Order::Replace)),
+        )
+        .route(
+            "/v1/clear",
+            post(|desk, body| carry_out(desk, body, Order::Clear)),
+        )
+        .route(
+            "/v1/stop",
+            post(|desk, body| carry_out(desk, body, Order::Stop)),
+        )
+        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is no such resource") })
+        .method_not_allowed_fallback(|| async {
+            Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "status is a GET, the rest are POST",
+            )
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(desk)
+}
+
+async fn status(State(desk): State<Desk>) -> Result<Json<StatusReport>, Failure> {
+    desk.ask(|operator| operator.status()).await.map(Json)
+}
+
+async fn carry_out<B: DeserializeOwned + Send + 'static>(
+    State(desk): State<Desk>,
+    body: Result<Json<B>, JsonRejection>,
+    order: fn(B) -> Order,
+) -> Result<Json<DoneBody>, Response> {
+    let Json(body) = body.map_err(|e| Refusal::new(e.status(), &e.body_text()).into_response())?;
+    let done = desk
+        .ask(move |operator| operator.carry_out(order(body)))
+        .await;
+    done.map(|message| Json(DoneBody { message }))
+        .map_err(IntoResponse::into_response)
+}
+
+/// A request that never reached the operator.
+struct Refusal(StatusCode, String);
+
+impl Refusal {
+    fn new(status: StatusCode, why: &str) -> Refusal {
+        Refusal(status, why.to_string())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = ErrorBody {
+            error: self.1,
+            exit_code: Exit::Usage.code(),
+        };
+        (self.0, Json(body)).into_response()
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = match self.exit {
+            Exit::Usage => StatusCode::BAD_REQUEST,
+            Exit::Refused => StatusCode::CONFLICT,
+            Exit::Failed | Exit::Degraded => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let body = ErrorBody {
+            error: self.message,
+            exit_code: self.exit.code(),
+        };
+        (status, Json(body)).into_response()
+    }
+}

@@ -1,0 +1,371 @@
+//! What goes over the control socket, and what `--json` prints: the same bytes.
+
+use serde::{Deserialize, Serialize};
+use uraid_engine::status::{MemberStatus, RebuildStatus, Status};
+
+/// How an operator names a member, as typed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum MemberReference {
+    /// A slot as a JSON number.
+    Slot(u16),
+    /// A slot number, a UUID or an absolute path.
+    Text(String),
+}
+
+/// Body of `fail` and `remove`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberBody {
+    /// Which member.
+    pub member: MemberReference,
+    /// Also beyond the redundancy (fail), also when in service (remove).
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Body of `add`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddBody {
+    /// Absolute path of the device.
+    pub path: String,
+    /// Overwrite what it holds.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Body of `replace`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplaceBody {
+    /// The member to be replaced.
+    pub old: MemberReference,
+    /// Absolute path of the new device.
+    pub new: String,
+    /// Overwrite what it holds.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Body of `clear`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClearBody {
+    /// Which member; none means all.
+    #[serde(default)]
+    pub member: Option<MemberReference>,
+}
+
+/// Body of `stop`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopBody {}
+
+/// What an operator asks of a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Take a member out of service.
+    Fail(MemberBody),
+    /// Forget a member.
+    Remove(MemberBody),
+    /// Take in a device.
+    Add(AddBody),
+    /// Move a member's role to another device.
+    Replace(ReplaceBody),
+    /// Zero error counters.
+    Clear(ClearBody),
+    /// Flush and end.
+    Stop(StopBody),
+}
+
+impl Order {
+    /// Path of the request, and its body.
+    pub fn to_request(&self) -> (&'static str, String) {
+        fn body(value: &impl Serialize) -> String {
+            serde_json::to_string(value).expect("plain data becomes JSON")
+        }
+        match self {
+            Order::Fail(b) => ("/v1/fail", body(b)),
+            Order::Remove(b) => ("/v1/remove", body(b)),
+            Order::Add(b) => ("/v1/add", body(b)),
+            Order::Replace(b) => ("/v1/replace", body(b)),
+            Order::Clear(b) => ("/v1/clear", body(b)),
+            Order::Stop(b) => ("/v1/stop", body(b)),
+        }
+    }
+}
+
+/// Answer to an order that was carried out.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DoneBody {
+    /// What was done.
+    pub message: String,
+}
+
+/// Answer when something was not done.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What, where, and what to do next.
+    pub error: String,
+    /// What the command exits with; see `uraid --help`.
+    pub exit_code: u8,
+}
+
+/// `uraid status --json`. Fields may be added, never changed or removed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// Array name.
+    pub name: String,
+    /// Array UUID.
+    pub uuid: String,
+    /// "raid0" .. "rs".
+    pub level: String,
+    /// Data members per stripe (raid1: 1; raid10: members / copies).
+    pub data: u16,
+    /// Parity members, or further copies.
+    pub parity: u16,
+    /// Chunk in bytes.
+    pub chunk_bytes: u32,
+    /// Size of the export in bytes.
+    pub size_bytes: u64,
+    /// "optimal", "degraded", "rebuilding" or "failed".
+    pub state: String,
+    /// Further losses survived in the worst case.
+    pub redundancy_left: u16,
+    /// Why writes are suspended, or null.
+    pub suspended: Option<String>,
+    /// Whether nothing is written to the members.
+    pub read_only: bool,
+    /// Stripes that hold data.
+    pub used_stripes: u64,
+    /// Stripes in all.
+    pub total_stripes: u64,
+    /// Blocks of 4096 bytes lost beyond redundancy.
+    pub lost_blocks: u64,
+    /// All members, roles first.
+    pub members: Vec<MemberReport>,
+    /// The least advanced rebuild, or null.
+    pub rebuild: Option<RebuildReport>,
+    /// All rebuilds, least advanced first.
+    pub rebuilds: Vec<RebuildReport>,
+    /// Process id of the server.
+    pub pid: u32,
+    /// Where clients connect.
+    pub uris: Vec<String>,
+}
+
+/// One member in [`StatusReport`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// Its role; null for spares.
+    pub slot: Option<u16>,
+    /// Its path; null when it is not there.
+    pub path: Option<String>,
+    /// Its UUID.
+    pub uuid: String,
+    /// "in-sync", "rebuilding", "replacing", "failed", "missing" or "spare".
+    pub state: String,
+    /// Reads it failed.
+    pub read_errors: u64,
+    /// Writes and flushes it failed.
+    pub write_errors: u64,
+    /// Blocks that did not match their checksum.
+    pub checksum_errors: u64,
+}
+
+/// One rebuild in [`StatusReport`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RebuildReport {
+    /// The slot being filled.
+    pub member: u16,
+    /// Bytes done.
+    pub done_bytes: u64,
+    /// Bytes to do in all: what is used, not the member's size.
+    pub total_bytes: u64,
+    /// Recent speed.
+    pub bytes_per_second: u64,
+    /// Time left at that speed, or null.
+    pub eta_seconds: Option<u64>,
+}
+
+impl StatusReport {
+    /// What the engine says, with what only the server knows.
+    pub fn new(status: &Status, uris: &[String]) -> StatusReport {
+        let rebuilds: Vec<_> = status.rebuilds.iter().map(RebuildReport::from).collect();
+        StatusReport {
+            name: status.name.clone(),
+            uuid: status.uuid.to_string(),
+            level: status.level.to_string(),
+            data: status.data,
+            parity: status.parity,
+            chunk_bytes: status.chunk_bytes,
+            size_bytes: status.size_bytes,
+            state: status.state.as_str().to_string(),
+            redundancy_left: status.redundancy_left,
+            suspended: status.suspended.clone(),
+            read_only: status.read_only,
+            used_stripes: status.used_stripes,
+            total_stripes: status.total_stripes,
+            lost_blocks: status.lost_blocks,
+            members: status.members.iter().map(MemberReport::from).collect(),
+            rebuild: rebuilds.first().cloned(),
+            rebuilds,
+            pid: std::process::id(),
+            uris: uris.to_vec(),
+        }
+    }
+}
+
+impl From<&MemberStatus> for MemberReport {
+    fn from(member: &MemberStatus) -> MemberReport {
+        MemberReport {
+            slot: member.slot,
+            path: member.path.clone(),
+            uuid: member.uuid.to_string(),
+            state: member.state.as_str().to_string(),
+            read_errors: member.read_errors,
+            write_errors: member.write_errors,
+            checksum_errors: member.checksum_errors,
+        }
+    }
+}
+
+impl From<&RebuildStatus> for RebuildReport {
+    fn from(rebuild: &RebuildStatus) -> RebuildReport {
+        RebuildReport {
+            member: rebuild.slot,
+            done_bytes: rebuild.done_bytes,
+            total_bytes: rebuild.total_bytes,
+            bytes_per_second: rebuild.bytes_per_second,
+            eta_seconds: rebuild.eta_seconds,
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod samples {
+    //! Reports for tests.
+
+    use super::*;
+
+    /// A member in `slot`, in `state`, called like its slot.
+    pub fn member(slot: Option<u16>, state: &str) -> MemberReport {
+        MemberReport {
+            slot,
+            path: Some(format!("/m{}", slot.unwrap_or(9))),
+            uuid: "00000000-0000-4000-8000-000000000000".to_string(),
+            state: state.to_string(),
+            read_errors: 0,
+            write_errors: 0,
+            checksum_errors: 0,
+        }
+    }
+
+    /// A healthy raid6 of four members.
+    pub fn optimal() -> StatusReport {
+        StatusReport {
+            name: "demo".to_string(),
+            uuid: "11111111-1111-4111-8111-111111111111".to_string(),
+            level: "raid6".to_string(),
+            data: 2,
+            parity: 2,
+            chunk_bytes: 65_536,
+            size_bytes: 2 << 30,
+            state: "optimal".to_string(),
+            redundancy_left: 2,
+            suspended: None,
+            read_only: false,
+            used_stripes: 10,
+            total_stripes: 100,
+            lost_blocks: 0,
+            members: (0..4).map(|slot| member(Some(slot), "in-sync")).collect(),
+            rebuild: None,
+            rebuilds: Vec::new(),
+            pid: 4711,
+            uris: vec!["nbd+unix:///demo?socket=/run/uraid/demo.nbd".to_string()],
+        }
+    }
+
+    /// The same with slot 2 half rebuilt.
+    pub fn rebuilding() -> StatusReport {
+        let mut report = optimal();
+        report.state = "rebuilding".to_string();
+        report.redundancy_left = 1;
+        report.members[2].state = "rebuilding".to_string();
+        let rebuild = RebuildReport {
+            member: 2,
+            done_bytes: 512 << 20,
+            total_bytes: 1 << 30,
+            bytes_per_second: 64 << 20,
+            eta_seconds: Some(8),
+        };
+        report.rebuild = Some(rebuild.clone());
+        report.rebuilds = vec![rebuild];
+        report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn bodies_are_what_the_documentation_says() {
+        let body: MemberBody = serde_json::from_value(json!({"member": 3})).unwrap();
+        assert_eq!(
+            body,
+            MemberBody {
+                member: MemberReference::Slot(3),
+                force: false
+            }
+        );
+        let body: MemberBody =
+            serde_json::from_value(json!({"member": "/dev/sda", "force": true})).unwrap();
+        assert_eq!(body.member, MemberReference::Text("/dev/sda".to_string()));
+        assert!(serde_json::from_value::<MemberBody>(json!({"member": -1})).is_err());
+        assert!(serde_json::from_value::<MemberBody>(json!({"member": 1, "froce": true})).is_err());
+        let all: ClearBody = serde_json::from_value(json!({})).unwrap();
+        assert_eq!(all.member, None);
+    }
+
+    #[test]
+    fn a_status_has_the_documented_fields() {
+        let value = serde_json::to_value(samples::rebuilding()).unwrap();
+        for field in [
+            "name",
+            "uuid",
+            "level",
+            "data",
+            "parity",
+            "chunk_bytes",
+            "size_bytes",
+            "state",
+            "redundancy_left",
+            "members",
+            "rebuild",
+            "rebuilds",
+            "suspended",
+        ] {
+            assert!(value.get(field).is_some(), "{field}");
+        }
+        for field in [
+            "slot",
+            "path",
+            "uuid",
+            "state",
+            "read_errors",
+            "write_errors",
+        ] {
+            assert!(value["members"][0].get(field).is_some(), "{field}");
+        }
+        assert_eq!(value["rebuild"]["member"], 2);
+        assert_eq!(value["rebuild"]["eta_seconds"], 8);
+        let optimal = serde_json::to_value(samples::optimal()).unwrap();
+        assert_eq!(
+            (&optimal["rebuild"], &optimal["suspended"]),
+            (&json!(null), &json!(null))
+        );
+    }
+}
