@@ -1,0 +1,278 @@
+//! One client's connection: the phases put together behind one interface.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use uraid_buffer::{Buf, BufMut, Pool};
+
+use crate::export::Export;
+use crate::negotiation::{Negotiation, Step};
+use crate::output::Output;
+use crate::reply::ReplyError;
+use crate::transmission::{ClientRequest, Stop, Transmission};
+
+/// Most lines of log kept for a host that does not fetch them.
+const LOG_LINES_MAX: usize = 16;
+
+/// How far a session is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// The client has not chosen an export yet.
+    Negotiating,
+    /// Requests are served.
+    Transmitting,
+    /// The client sends nothing more; requests under way and their replies are finished.
+    Draining,
+    /// The connection is to be closed at once; results of requests under way are dropped.
+    Closed,
+}
+
+/// A server's side of one NBD connection.
+pub struct Session {
+    exports: Arc<[Export]>,
+    pool: Pool,
+    output: Output,
+    phase: Phase,
+    end: Option<End>,
+    shutting_down: bool,
+    log: VecDeque<String>,
+}
+
+enum Phase {
+    Negotiation(Negotiation),
+    Transmission(Transmission),
+}
+
+/// Why no more input is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Draining,
+    Closed,
+}
+
+impl Session {
+    /// A session for a fresh connection; the greeting is ready to be sent.
+    ///
+    /// Panics if an export breaks the limits named at its fields.
+    pub fn new(exports: Arc<[Export]>, pool: Pool) -> Session {
+        exports.iter().for_each(Export::assert_valid);
+        let mut output = Output::new(pool.clone());
+        let negotiation = Negotiation::new(exports.clone(), &mut output);
+        Session {
+            exports,
+            pool,
+            output,
+            phase: Phase::Negotiation(negotiation),
+            end: None,
+            shutting_down: false,
+            log: VecDeque::new(),
+        }
+    }
+
+    /// Whether the host should receive more. If not, the client has too much under way, the
+    /// payload buffer is lent, or the session has ended.
+    pub fn wants_input(&self) -> bool {
+        self.end.is_none()
+            && match &self.phase {
+                Phase::Negotiation(negotiation) => negotiation.wants_input(&self.output),
+                Phase::Transmission(transmission) => transmission.wants_input(),
+            }
+    }
+
+    /// Consumes received bytes; returns how many. The rest is to be offered again when
+    /// [`wants_input`](Self::wants_input) says so, or dropped if the session has ended.
+    pub fn receive(&mut self, bytes: &[u8]) -> usize {
+        let mut consumed = 0;
+        while consumed < bytes.len() && self.wants_input() {
+            consumed += self.receive_some(&bytes[consumed..]);
+        }
+        consumed
+    }
+
+    fn receive_some(&mut self, bytes: &[u8]) -> usize {
+        match &mut self.phase {
+            Phase::Negotiation(negotiation) => {
+                let (taken, step) = negotiation.receive(bytes, &mut self.output);
+                self.negotiated(step);
+                taken
+            }
+            Phase::Transmission(transmission) => {
+                let (taken, stop) = transmission.receive(bytes, &mut self.output);
+                match stop {
+                    None => {}
+                    Some(Stop::Disconnected) => self.drain("client disconnected"),
+                    Some(Stop::Violation(text)) => self.close(&text),
+                }
+                taken
+            }
+        }
+    }
+
+    fn negotiated(&mut self, step: Step) {
+        match step {
+            Step::Continue => {}
+            Step::Transmit {
+                export: index,
+                structured,
+            } => {
+                let export = &self.exports[index];
+                let replies = if structured { "structured" } else { "simple" };
+                let line = format!(
+                    "client uses export {:?} with {replies} replies",
+                    export.name
+                );
+                let pool = self.pool.clone();
+                let transmission = Transmission::new(index, export, structured, pool);
+                self.phase = Phase::Transmission(transmission);
+                self.note(line);
+            }
+            Step::Aborted => self.drain("client ended the negotiation"),
+            Step::Violation(text) => self.close(&text),
+        }
+    }
+
+    /// While much of a payload is awaited: the request's own buffer and the part of it still to
+    /// be filled, so that the host receives straight into it. The host gives it back with
+    /// [`return_payload`](Self::return_payload).
+    pub fn take_payload(&mut self) -> Option<(BufMut, Range<usize>)> {
+        match &mut self.phase {
+            Phase::Transmission(transmission) if self.end.is_none() => transmission.take_payload(),
+            _ => None,
+        }
+    }
+
+    /// Returns the buffer of [`take_payload`](Self::take_payload), of which `received` bytes
+    /// from the start of the range are filled; the range need not be full.
+    pub fn return_payload(&mut self, buffer: BufMut, received: usize) {
+        if let Phase::Transmission(transmission) = &mut self.phase {
+            transmission.return_payload(buffer, received);
+        }
+    }
+
+    /// The next request to carry out.
+    pub fn next_request(&mut self) -> Option<ClientRequest> {
+        match &mut self.phase {
+            Phase::Transmission(transmission) => transmission.next_request(),
+            Phase::Negotiation(_) => None,
+        }
+    }
+
+    /// Answers a request, in any order: for a read with exactly the bytes asked for, otherwise
+    /// with no data. Also needed, though without effect, for requests under way when the session
+    /// was closed. Panics if `cookie` is not under way.
+    pub fn reply(&mut self, cookie: u64, result: Result<Vec<Buf>, ReplyError>) {
+        let Phase::Transmission(transmission) = &mut self.phase else {
+            panic!("reply to request {cookie} before transmission");
+        };
+        if self.end == Some(End::Closed) {
+            transmission.forget(cookie);
+        } else {
+            transmission.reply(cookie, result, &mut self.output);
+        }
+    }
+
+    /// The bytes to send next, in order; none if there is nothing to send. The host sends all of
+    /// it before it asks again: asking says that what came before is sent.
+    pub fn take_output(&mut self) -> Option<Vec<Buf>> {
+        let sent = self.output.take_sent();
+        if let Phase::Transmission(transmission) = &mut self.phase {
+            transmission.release(sent);
+        }
+        self.output.take()
+    }
+
+    /// How far the session is.
+    pub fn state(&self) -> State {
+        match (self.end, &self.phase) {
+            (Some(End::Closed), _) => State::Closed,
+            (Some(End::Draining), _) => State::Draining,
+            (None, Phase::Negotiation(_)) => State::Negotiating,
+            (None, Phase::Transmission(_)) => State::Transmitting,
+        }
+    }
+
+    /// Whether the client is in the middle of a message, or still negotiating: if nothing comes
+    /// for long, the host may take it for dead.
+    pub fn is_mid_message(&self) -> bool {
+        self.end.is_none()
+            && match &self.phase {
+                Phase::Negotiation(_) => true,
+                Phase::Transmission(transmission) => transmission.is_mid_message(),
+            }
+    }
+
+    /// The host has seen the end of the client's stream. What is under way is still answered,
+    /// as the client may have closed one direction only.
+    pub fn peer_closed(&mut self) {
+        let text = if self.is_mid_message() {
+            "client closed the connection in the middle of a message"
+        } else {
+            "client closed the connection without disconnecting"
+        };
+        self.drain(text);
+    }
+
+    /// The server is shutting down: from now on requests are refused with ESHUTDOWN and options
+    /// with ERR_SHUTDOWN, while requests under way complete. When the session
+    /// [is finished](Self::is_finished), or a deadline of the host has passed, it may be closed.
+    pub fn shutdown(&mut self) {
+        self.shutting_down = true;
+        match &mut self.phase {
+            Phase::Negotiation(negotiation) => negotiation.shut_down(),
+            Phase::Transmission(transmission) => transmission.shut_down(),
+        }
+    }
+
+    /// Ends the session at once: the connection has failed, or the client broke the protocol or
+    /// a deadline. Requests already handed out still have to be replied to.
+    pub fn close(&mut self, reason: &str) {
+        if self.end == Some(End::Closed) {
+            return;
+        }
+        self.note(format!("connection dropped: {reason}"));
+        self.end = Some(End::Closed);
+        self.output.clear();
+        if let Phase::Transmission(transmission) = &mut self.phase {
+            transmission.abandon();
+        }
+    }
+
+    /// Whether the connection can be closed and the session dropped: it has ended (or the server
+    /// is shutting down), no request is under way and nothing is left to send but what the host
+    /// is sending now.
+    pub fn is_finished(&self) -> bool {
+        let busy = match &self.phase {
+            Phase::Negotiation(_) => false,
+            Phase::Transmission(transmission) => {
+                transmission.has_pending() || transmission.is_mid_message()
+            }
+        };
+        (self.end.is_some() || self.shutting_down) && !busy && self.output.is_empty()
+    }
+
+    /// The next line for the log: what was chosen and why the session ended.
+    pub fn log(&mut self) -> Option<String> {
+        self.log.pop_front()
+    }
+
+    fn drain(&mut self, reason: &str) {
+        if self.end.is_some() {
+            return;
+        }
+        self.note(reason.into());
+        self.end = Some(End::Draining);
+        if let Phase::Transmission(transmission) = &mut self.phase {
+            transmission.end_input();
+        }
+    }
+
+    fn note(&mut self, line: String) {
+        if self.log.len() < LOG_LINES_MAX {
+            self.log.push_back(line);
+        }
+    }
+}
