@@ -49,10 +49,18 @@ impl FromStr for Uuid {
         let mut b = [0; 16];
         let mut digits = text.bytes().filter(|c| *c != b'-');
         for byte in &mut b {
-            let high = char::from(digits.next().ok_or(())?).to_digit(16).ok_or(())?;
-            let low = char::from(digits.next().ok_or(())?).to_digit(16).ok_or(())?;
+            let high = char::from(digits.next().ok_or(())?)
+                .to_digit(16)
+                .ok_or(())?;
+            let low = char::from(digits.next().ok_or(())?)
+                .to_digit(16)
+                .ok_or(())?;
             *byte = (high * 16 + low) as u8;
         }
-        if digits.next().is_some() { Err(()) } else { Ok(Uuid(b)) }
+        if digits.next().is_some() {
+            Err(())
+        } else {
+            Ok(Uuid(b))
+        }
     }
 }

@@ -1,0 +1,270 @@
+//! The rule against random histories: members leave, return, are half written, and the array
+//! must never start from data that is not the newest.
+
+use super::*;
+use crate::config::{Entry, MEMBERS_MAX};
+use crate::geometry::{Geometry, Level, Shape};
+use crate::superblock::Counters;
+use crate::units::Uuid;
+use alloc::vec;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(1);
+        crate::checksum::mix(self.0)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+    fn chance(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+}
+
+fn new_array(level: Level, n: usize) -> Vec<Superblock> {
+    let shape = Shape::new(level, n, None, None, None).unwrap();
+    let geometry = Geometry::plan(shape, 64 << 20, None).unwrap();
+    let entry = |i: usize| Entry {
+        uuid: Uuid([i as u8 + 1; 16]),
+        role: Some(i as u16),
+        state: EntryState::InSync,
+        ..Entry::EMPTY
+    };
+    let config = Config {
+        epoch: 1,
+        nonce: 1,
+        parent: 0,
+        entries: (0..n).map(entry).collect(),
+    };
+    let superblock = |i: usize| Superblock {
+        array: Uuid([99; 16]),
+        name: "t".into(),
+        key: 1,
+        geometry,
+        index: Index(i as u16),
+        member: config.entries[i].uuid,
+        write: 1,
+        config: config.clone(),
+        previous: config.clone(),
+        counters: vec![Counters::default(); MEMBERS_MAX],
+    };
+    (0..n).map(superblock).collect()
+}
+
+fn candidates(all: &[Superblock], set: &[usize]) -> Vec<Candidate> {
+    let one = |&i: &usize| Candidate {
+        device: i,
+        path: format!("m{i}"),
+        superblock: all[i].clone(),
+    };
+    set.iter().map(one).collect()
+}
+
+/// Writes `config` to `members` in random order; possibly a crash stops it half way.
+fn write_config(
+    r: &mut Random,
+    all: &mut [Superblock],
+    old: &Config,
+    new: &Config,
+    members: &[usize],
+    crash: bool,
+) -> bool {
+    let mut order = members.to_vec();
+    for i in (1..order.len()).rev() {
+        order.swap(i, r.below(i + 1));
+    }
+    let done = if crash {
+        r.below(order.len() + 1)
+    } else {
+        order.len()
+    };
+    for &i in &order[..done] {
+        all[i].previous = old.clone();
+        all[i].config = new.clone();
+    }
+    done == order.len()
+}
+
+/// One random history; returns how often the array started. Panics on a stale start.
+fn history(seed: u64, level: Level, n: usize, events: usize) -> usize {
+    let mut r = Random(seed);
+    let mut all = new_array(level, n);
+    let mut fresh = vec![true; n]; // holds the newest data
+    let mut running: Option<(Vec<usize>, Config)> = None;
+    let mut starts = 0;
+    let mut nonce = 1;
+    for _ in 0..events {
+        let Some((members, config)) = running.clone() else {
+            let set: Vec<usize> = (0..n).filter(|_| r.chance(65)).collect();
+            let Ok(a) = assemble(
+                &candidates(&all, &set),
+                &BTreeSet::new(),
+                Strictness::default(),
+            ) else {
+                continue;
+            };
+            nonce += 1;
+            let mut new = a.reference.successor(a.epoch_floor, nonce);
+            a.absent.iter().for_each(|i| new.mark_left(*i));
+            let used: Vec<usize> = a.present.iter().map(|(d, _)| *d).collect();
+            let crash = r.chance(25);
+            if write_config(&mut r, &mut all, &a.reference, &new, &used, crash) {
+                starts += 1;
+                let bad: Vec<_> = used.iter().filter(|i| !fresh[**i]).collect();
+                assert!(
+                    bad.is_empty(),
+                    "seed {seed} {level} n={n}: stale members {bad:?} believed"
+                );
+                running = Some((used, new));
+            }
+            continue;
+        };
+        match r.below(100) {
+            0..40 => (0..n).for_each(|i| fresh[i] = members.contains(&i)),
+            40..65 if members.len() > all[0].geometry.shape.data => {
+                let gone = members[r.below(members.len())];
+                let rest: Vec<usize> = members.iter().copied().filter(|i| *i != gone).collect();
+                nonce += 1;
+                let mut new = config.successor(0, nonce);
+                new.mark_left(Index(gone as u16));
+                let crash = r.chance(30);
+                let whole = write_config(&mut r, &mut all, &config, &new, &rest, crash);
+                running = whole.then_some((rest, new));
+            }
+            65..80 if members.len() < n => {
+                let back = (0..n).find(|i| !members.contains(i)).unwrap();
+                fresh[back] = true; // caught up before the config says so
+                nonce += 1;
+                let mut new = config.successor(0, nonce);
+                new.entry_mut(Index(back as u16)).state = EntryState::InSync;
+                let mut more = members.clone();
+                more.push(back);
+                let crash = r.chance(30);
+                let whole = write_config(&mut r, &mut all, &config, &new, &more, crash);
+                running = whole.then_some((more, new));
+            }
+            _ => running = None,
+        }
+    }
+    starts
+}
+
+#[test]
+fn no_random_history_starts_from_stale_data() {
+    let seed = option_env!("URAID_SEED").and_then(|s| s.parse().ok());
+    let seeds = seed.map_or(0..4000, |s: u64| s..s + 1);
+    let mut starts = 0;
+    for seed in seeds {
+        for (level, n) in [
+            (Level::Raid1, 2),
+            (Level::Raid1, 3),
+            (Level::Raid5, 3),
+            (Level::Raid6, 4),
+            (Level::Raid6, 6),
+        ] {
+            starts += history(seed, level, n, 40);
+        }
+    }
+    assert!(
+        starts > 4000,
+        "only {starts} starts: the histories test nothing"
+    );
+}
+
+#[test]
+fn half_a_mirror_needs_its_peer_a_witness_or_force() {
+    let all = new_array(Level::Raid1, 2);
+    let half = candidates(&all, &[1]);
+    let refused = assemble(&half, &BTreeSet::new(), Strictness::default()).unwrap_err();
+    assert!(
+        refused.for_safety && refused.text.contains("--force"),
+        "{refused:?}"
+    );
+    for strictness in [
+        Strictness {
+            force: true,
+            ..Default::default()
+        },
+        Strictness {
+            read_only: true,
+            ..Default::default()
+        },
+        Strictness {
+            witnessed_nonce: Some(1),
+            ..Default::default()
+        },
+    ] {
+        let a = assemble(&half, &BTreeSet::new(), strictness).unwrap();
+        assert_eq!((a.present.len(), a.absent.len()), (1, 1));
+    }
+}
+
+#[test]
+fn two_sides_of_a_split_are_named() {
+    let mut all = new_array(Level::Raid1, 2);
+    for i in 0..2 {
+        let mut new = all[i].config.successor(0, 50 + i as u64);
+        new.mark_left(Index(1 - i as u16));
+        all[i].config = new;
+    }
+    let refused = assemble(
+        &candidates(&all, &[0, 1]),
+        &BTreeSet::new(),
+        Strictness {
+            force: true,
+            ..Default::default()
+        },
+    )
+    .unwrap_err();
+    assert!(
+        refused.text.contains("side 1: m0") && refused.text.contains("side 2: m1"),
+        "{}",
+        refused.text
+    );
+}
+
+#[test]
+fn strangers_copies_and_stale_members_are_told_apart() {
+    let mut all = new_array(Level::Raid5, 3);
+    let mut twice = candidates(&all, &[0, 1, 1]);
+    assert!(
+        assemble(&twice, &BTreeSet::new(), Strictness::default())
+            .unwrap_err()
+            .text
+            .contains("same member")
+    );
+    twice.truncate(2);
+    twice[1].superblock.array = Uuid([1; 16]);
+    assert!(
+        assemble(&twice, &BTreeSet::new(), Strictness::default())
+            .unwrap_err()
+            .text
+            .contains("belongs to array")
+    );
+    let mut new = all[0].config.successor(0, 7);
+    new.mark_left(Index(2));
+    for i in [0, 1] {
+        all[i].previous = all[i].config.clone();
+        all[i].config = new.clone();
+    }
+    let a = assemble(
+        &candidates(&all, &[0, 1, 2]),
+        &BTreeSet::new(),
+        Strictness::default(),
+    )
+    .unwrap();
+    assert_eq!(a.present.len(), 2);
+    assert!(a.rejected[0].1.contains("stale"), "{:?}", a.rejected);
+    let refused = assemble(
+        &candidates(&all, &[0, 2]),
+        &BTreeSet::new(),
+        Strictness::default(),
+    );
+    assert!(
+        refused.is_err(),
+        "one fresh and one stale member of raid5 are not enough"
+    );
+}

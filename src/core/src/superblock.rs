@@ -1,0 +1,378 @@
+//! The superblock: identity, geometry and config of an array on each of its members.
+//!
+//! Four copies: A at 4 KiB and B at 512 KiB, and a backup pair in the last 1 MiB. Write number
+//! `w` goes to A and its backup when `w` is even, to B and its backup when odd, so that a torn
+//! write leaves the one before intact, and loss of one end of the member leaves the newest. The
+//! newest valid copy counts.
+
+use crate::checksum;
+use crate::codec::{Reader, Writer};
+use crate::config::{CONFIG_BYTES, Config, Index, MEMBERS_MAX};
+use crate::geometry::{self, Geometry, Level, Shape};
+use crate::units::{BLOCK, Uuid};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+pub use crate::geometry::{HEAD_BYTES, TAIL_BYTES};
+
+/// First bytes of every superblock.
+pub const MAGIC: [u8; 8] = *b"uraid\0SB";
+/// Version of the format described here.
+pub const VERSION: u32 = 1;
+/// Size of one copy.
+pub const SUPERBLOCK_BYTES: usize = 32 << 10;
+/// Offsets of the two copies, in the head and again in the tail of a member.
+pub const COPY_OFFSETS: [u64; 2] = [4 << 10, 512 << 10];
+/// Longest array name, in bytes.
+pub const NAME_BYTES_MAX: usize = 63;
+
+const CONFIG_AT: usize = 4096;
+const PREVIOUS_AT: usize = CONFIG_AT + CONFIG_BYTES;
+const COUNTERS_AT: usize = PREVIOUS_AT + CONFIG_BYTES;
+const COUNTER_BYTES: usize = 64;
+const CRC_AT: usize = 12;
+
+/// Counters and cursors of one member; they change without a new config.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Counters {
+    /// Reads that failed.
+    pub read_errors: u64,
+    /// Writes and flushes that failed.
+    pub write_errors: u64,
+    /// Blocks that did not match their checksum.
+    pub checksum_errors: u64,
+    /// Slots below this one are filled, on a member being rebuilt or replacing another.
+    pub rebuild_cursor: u64,
+    /// Stripes that changed in or after this epoch are to be filled; 0: all.
+    pub rebuild_since: u64,
+}
+
+/// One member's superblock, checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Superblock {
+    /// The array.
+    pub array: Uuid,
+    /// Its name.
+    pub name: String,
+    /// A random number that seeds all checksums of this array.
+    pub key: u64,
+    /// Its layout.
+    pub geometry: Geometry,
+    /// This member's place in the table.
+    pub index: Index,
+    /// This member.
+    pub member: Uuid,
+    /// Number of this write; the higher, the newer.
+    pub write: u64,
+    /// Newest config this member was told.
+    pub config: Config,
+    /// The last config known to be complete before it.
+    pub previous: Config,
+    /// By place in the table.
+    pub counters: Vec<Counters>,
+}
+
+impl Superblock {
+    /// The bytes of one copy.
+    pub fn encode(&self) -> Vec<u8> {
+        let g = &self.geometry;
+        let mut w = Writer::default();
+        w.bytes(&MAGIC).u32(VERSION).u32(0); // checksum, filled in below
+        w.u64(0).u64(0).u64(0); // feature bits: compatible, read-only compatible, incompatible
+        w.bytes(&self.array.0).u64(self.key);
+        w.u8(self.name.len() as u8)
+            .bytes(self.name.as_bytes())
+            .pad_to(128);
+        w.u8(g.shape.level.code()).u8(0).u16(g.lanes);
+        w.u16(g.shape.columns as u16)
+            .u16(g.shape.data as u16)
+            .u16(g.shape.copies as u16);
+        w.u16(0).u32(g.shape.chunk_bytes);
+        w.u64(g.ring_blocks)
+            .u64(g.slots)
+            .u64(g.stripes)
+            .u64(g.export_bytes)
+            .pad_to(192);
+        w.bytes(&self.member.0)
+            .u16(self.index.0)
+            .pad_to(216)
+            .u64(self.write);
+        w.pad_to(CONFIG_AT);
+        self.config.encode(&mut w);
+        self.previous.encode(&mut w);
+        for (i, c) in self.counters.iter().enumerate() {
+            w.u64(c.read_errors)
+                .u64(c.write_errors)
+                .u64(c.checksum_errors);
+            w.u64(c.rebuild_cursor).u64(c.rebuild_since);
+            w.pad_to(COUNTERS_AT + (i + 1) * COUNTER_BYTES);
+        }
+        w.pad_to(SUPERBLOCK_BYTES);
+        let mut bytes = w.finish();
+        let crc = checksum::metadata(0, &bytes);
+        bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads one copy. The error says in words what is wrong with it.
+    pub fn decode(bytes: &[u8]) -> Result<Superblock, SuperblockError> {
+        if bytes.len() < SUPERBLOCK_BYTES || bytes[..8] != MAGIC {
+            return Err(SuperblockError::Absent);
+        }
+        let bytes = &bytes[..SUPERBLOCK_BYTES];
+        let mut copy = bytes.to_vec();
+        copy[CRC_AT..CRC_AT + 4].fill(0);
+        let stored = u32::from_le_bytes(bytes[CRC_AT..CRC_AT + 4].try_into().expect("4 bytes"));
+        if checksum::metadata(0, &copy) != stored {
+            return Err(SuperblockError::Damaged(
+                "checksum does not match".to_string(),
+            ));
+        }
+        let version = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
+        if version != VERSION {
+            return Err(SuperblockError::Unsupported(format!(
+                "format version {version}"
+            )));
+        }
+        Self::decode_fields(bytes)
+            .unwrap_or_else(|| Err(SuperblockError::Damaged("reserved fields are used".into())))
+    }
+
+    fn decode_fields(bytes: &[u8]) -> Option<Result<Superblock, SuperblockError>> {
+        let mut r = Reader::new(bytes);
+        r.bytes(16)?;
+        let (_compat, _read_only_compat, incompat) = (r.u64()?, r.u64()?, r.u64()?);
+        if incompat != 0 {
+            let what = format!("features {incompat:#x}, written by a newer version");
+            return Some(Err(SuperblockError::Unsupported(what)));
+        }
+        let array = Uuid(r.bytes(16)?.try_into().ok()?);
+        let key = r.u64()?;
+        let name_len = usize::from(r.u8()?).min(NAME_BYTES_MAX);
+        let name = String::from_utf8(r.bytes(name_len)?.to_vec()).ok()?;
+        r.zeros_to(128)?;
+        let level = Level::from_code(r.u8()?)?;
+        r.u8()?;
+        let lanes = r.u16()?;
+        let (columns, data, copies) = (r.u16()?, r.u16()?, r.u16()?);
+        r.u16()?;
+        let chunk_bytes = r.u32()?;
+        let shape = Shape {
+            level,
+            columns: columns.into(),
+            data: data.into(),
+            copies: copies.into(),
+            chunk_bytes,
+        };
+        let geometry = Geometry {
+            shape,
+            lanes,
+            ring_blocks: r.u64()?,
+            slots: r.u64()?,
+            stripes: r.u64()?,
+            export_bytes: r.u64()?,
+        };
+        let sane = chunk_bytes.is_power_of_two()
+            && (geometry::CHUNK_BYTES_MIN..=geometry::CHUNK_BYTES_MAX).contains(&chunk_bytes)
+            && geometry.check().is_ok();
+        if !sane {
+            return Some(Err(SuperblockError::Damaged("impossible geometry".into())));
+        }
+        r.zeros_to(192)?;
+        let member = Uuid(r.bytes(16)?.try_into().ok()?);
+        let index = Index(r.u16()?);
+        r.zeros_to(216)?;
+        let write = r.u64()?;
+        r.zeros_to(CONFIG_AT)?;
+        let config = Config::decode(&bytes[CONFIG_AT..PREVIOUS_AT])?;
+        let previous = Config::decode(&bytes[PREVIOUS_AT..COUNTERS_AT])?;
+        if usize::from(index.0) >= config.entries.len() {
+            return Some(Err(SuperblockError::Damaged(
+                "member is not in its own table".into(),
+            )));
+        }
+        let counters = (0..MEMBERS_MAX)
+            .map(|i| {
+                let mut r = Reader::new(&bytes[COUNTERS_AT + i * COUNTER_BYTES..][..COUNTER_BYTES]);
+                Some(Counters {
+                    read_errors: r.u64()?,
+                    write_errors: r.u64()?,
+                    checksum_errors: r.u64()?,
+                    rebuild_cursor: r.u64()?,
+                    rebuild_since: r.u64()?,
+                })
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let superblock = Superblock {
+            array,
+            name,
+            key,
+            geometry,
+            index,
+            member,
+            write,
+            config,
+            previous,
+            counters,
+        };
+        Some(Ok(superblock))
+    }
+
+    /// Where this write goes on a member of `member_bytes`: a head copy and its backup.
+    pub fn offsets(write: u64, member_bytes: u64) -> [u64; 2] {
+        let copy = COPY_OFFSETS[(write % 2) as usize];
+        [copy, tail_start(member_bytes) + copy]
+    }
+}
+
+/// First byte of the backup area of a member of `member_bytes`.
+pub fn tail_start(member_bytes: u64) -> u64 {
+    (member_bytes / BLOCK * BLOCK).saturating_sub(TAIL_BYTES)
+}
+
+/// Why bytes are not a superblock.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SuperblockError {
+    /// There is none.
+    Absent,
+    /// There was one; what is wrong with it.
+    Damaged(String),
+    /// It is of a version or has features that this program does not know.
+    Unsupported(String),
+}
+
+/// What the head and the tail of a member say.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// The newest valid copy.
+    pub superblock: Option<Superblock>,
+    /// Anything an operator should know, in words.
+    pub findings: Vec<String>,
+}
+
+/// Looks for superblocks in the first [`HEAD_BYTES`] and the last [`TAIL_BYTES`] of a member
+/// (`tail` begins at [`tail_start`]). Shorter slices are fine: what they lack is absent.
+pub fn inspect(head: &[u8], tail: &[u8]) -> Inspection {
+    let mut newest: Option<Superblock> = None;
+    let mut findings = Vec::new();
+    for (bytes, place) in [(head, "start"), (tail, "end")] {
+        for (offset, copy) in COPY_OFFSETS.into_iter().zip(["A", "B"]) {
+            let bytes = bytes.get(offset as usize..).unwrap_or(&[]);
+            match Superblock::decode(bytes) {
+                Ok(found) => {
+                    if newest.as_ref().is_none_or(|n| found.write > n.write) {
+                        newest = Some(found);
+                    }
+                }
+                Err(SuperblockError::Absent) => {}
+                Err(SuperblockError::Damaged(what)) => {
+                    findings.push(format!(
+                        "superblock {copy} at the {place} is damaged: {what}"
+                    ));
+                }
+                Err(SuperblockError::Unsupported(what)) => {
+                    findings.push(format!(
+                        "superblock {copy} at the {place} is not supported here: {what}; \
+                         use a newer uraid"
+                    ));
+                }
+            }
+        }
+    }
+    Inspection {
+        superblock: newest,
+        findings,
+    }
+}
+
+/// What to overwrite so that a member of `member_bytes` is no longer recognised.
+pub fn wipe_ranges(member_bytes: u64) -> Vec<Range<u64>> {
+    let tail = tail_start(member_bytes);
+    let mut ranges = vec![];
+    for start in [0, tail] {
+        for copy in COPY_OFFSETS {
+            ranges.push(start + copy..start + copy + SUPERBLOCK_BYTES as u64);
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Entry, EntryState};
+
+    fn example() -> Superblock {
+        let shape = Shape::new(Level::Raid5, 3, None, None, None).unwrap();
+        let entry = Entry {
+            state: EntryState::InSync,
+            uuid: Uuid([3; 16]),
+            ..Entry::EMPTY
+        };
+        let config = Config {
+            epoch: 2,
+            nonce: 22,
+            parent: 11,
+            entries: vec![entry; 3],
+        };
+        Superblock {
+            array: Uuid([1; 16]),
+            name: "tank".into(),
+            key: 99,
+            geometry: Geometry::plan(shape, 64 << 20, None).unwrap(),
+            index: Index(1),
+            member: Uuid([3; 16]),
+            write: 5,
+            previous: config.clone(),
+            config,
+            counters: vec![
+                Counters {
+                    read_errors: 3,
+                    ..Counters::default()
+                };
+                MEMBERS_MAX
+            ],
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        let s = example();
+        let bytes = s.encode();
+        assert_eq!(bytes.len(), SUPERBLOCK_BYTES);
+        assert_eq!(Superblock::decode(&bytes), Ok(s));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let mut bytes = example().encode();
+        for i in (0..bytes.len()).step_by(7) {
+            bytes[i] ^= 1 << (i % 8);
+            assert!(Superblock::decode(&bytes).is_err(), "byte {i}");
+            bytes[i] ^= 1 << (i % 8);
+        }
+    }
+
+    #[test]
+    fn the_newest_valid_copy_counts_and_damage_is_reported() {
+        let mut head = vec![0; HEAD_BYTES as usize];
+        let mut tail = vec![0; TAIL_BYTES as usize];
+        for write in [4, 5] {
+            let bytes = Superblock { write, ..example() }.encode();
+            let at = COPY_OFFSETS[(write % 2) as usize] as usize;
+            head[at..at + bytes.len()].copy_from_slice(&bytes);
+            tail[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+        let found = inspect(&head, &tail);
+        assert_eq!(found.superblock.unwrap().write, 5);
+        assert!(found.findings.is_empty());
+        head[COPY_OFFSETS[1] as usize + 9000] ^= 1;
+        let found = inspect(&head, &[]);
+        assert_eq!(found.superblock.unwrap().write, 4);
+        assert_eq!(found.findings.len(), 1);
+        assert!(inspect(&[], &[]).superblock.is_none());
+    }
+}
