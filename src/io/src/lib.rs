@@ -1,1 +1,11 @@
-#![doc = "placeholder"]
+//! Effects: everything on the data path that touches the kernel.
+//!
+//! * [`device`]: opening, locking and sizing the files and block devices that are members
+//! * [`probe`]: what a file or device already holds, and where it is mounted
+//! * [`driver`]: the asynchronous I/O of one data thread, on io_uring or on worker threads
+//! * [`sockets`]: listening and tuning
+
+pub mod device;
+pub mod driver;
+pub mod probe;
+pub mod sockets;

@@ -1,0 +1,386 @@
+//! The io_uring backend: one ring for members, sockets and wakes.
+
+use super::bell::Bell;
+use super::call::Call;
+use super::threads::set_nonblocking;
+use super::workers::{Results, Workers};
+use super::{Done, KernelCalls, Key, Limits};
+use crossbeam::channel::{Receiver, unbounded};
+use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode, squeue};
+use nix::libc;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+use uraid_buffer::Pool;
+
+/// Marks completions that belong to no operation; keys are far smaller.
+const BELL: u64 = u64::MAX;
+const CANCEL: u64 = u64::MAX - 1;
+
+/// The kernel registers buffers of up to 1 GiB.
+const REGISTERED_PIECE_BYTES: usize = 1 << 30;
+
+/// Most kernel threads for calls that cannot be made without blocking. The default, four per
+/// core, could all hang in one dead device.
+const KERNEL_WORKERS_MAX: u32 = 512;
+
+pub(super) struct Uring {
+    ring: IoUring,
+    /// A ring belongs to the thread that starts it: the first that waits.
+    started: bool,
+    limits: Limits,
+    /// Entries on their way into the submission queue; as bounded as the calls under way.
+    queued: VecDeque<squeue::Entry>,
+    bell: Arc<Bell>,
+    bell_armed: bool,
+    registered: Option<Region>,
+    /// Devices that were asked to discard: the ring has no such call.
+    discarders: HashMap<RawFd, Workers>,
+    results: Results,
+    finished: Receiver<Done>,
+}
+
+/// Registered memory.
+struct Region {
+    start: usize,
+    len: usize,
+}
+
+impl Region {
+    /// The index of the registered piece that wholly holds the bytes.
+    fn piece(&self, start: *const u8, len: usize) -> Option<u16> {
+        let first = (start as usize).checked_sub(self.start)?;
+        let last = first + len.max(1) - 1;
+        let piece = first / REGISTERED_PIECE_BYTES;
+        let whole = last < self.len && last / REGISTERED_PIECE_BYTES == piece;
+        whole.then_some(piece as u16)
+    }
+}
+
+impl Uring {
+    /// Sets up a ring; the note says what it has to do without.
+    pub(super) fn new(
+        limits: Limits,
+        bell: Arc<Bell>,
+        pool: &Pool,
+    ) -> io::Result<(Uring, Option<String>)> {
+        let ring = build(limits.ring_entries)?;
+        let params = ring.params();
+        if !params.is_feature_nodrop() || !params.is_feature_ext_arg() {
+            return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+        }
+        let (registered, note) = match register(&ring, pool) {
+            Ok(region) => (region, None),
+            Err(error) => (
+                None,
+                Some(format!(
+                    "buffers are not registered with the kernel: {error}"
+                )),
+            ),
+        };
+        let (sender, finished) = unbounded();
+        let results = Results {
+            sender,
+            bell: bell.clone(),
+        };
+        let uring = Uring {
+            ring,
+            started: false,
+            limits,
+            queued: VecDeque::new(),
+            bell,
+            bell_armed: false,
+            registered,
+            discarders: HashMap::new(),
+            results,
+            finished,
+        };
+        Ok((uring, note))
+    }
+
+    fn start_ring(&mut self) {
+        if self.started {
+            return;
+        }
+        self.started = true;
+        let submitter = self.ring.submitter();
+        if self.ring.params().is_setup_single_issuer() {
+            submitter
+                .register_enable_rings()
+                .expect("the ring was set up disabled");
+        }
+        // A kernel that cannot change it works with its default.
+        let _ = submitter.register_iowq_max_workers(&mut [KERNEL_WORKERS_MAX, 0]);
+    }
+
+    /// Moves entries into the submission queue as far as there is room.
+    fn fill(&mut self) {
+        if !self.bell_armed {
+            let poll = opcode::PollAdd::new(Fd(self.bell.raw_fd()), libc::POLLIN as u32);
+            self.queued.push_back(poll.build().user_data(BELL));
+            self.bell_armed = true;
+        }
+        let mut submission = self.ring.submission();
+        while let Some(entry) = self.queued.pop_front() {
+            // SAFETY: the operation keeps everything the entry points to until its completion is
+            // reported (see `Call`).
+            if unsafe { submission.push(&entry) }.is_err() {
+                self.queued.push_front(entry);
+                break;
+            }
+        }
+    }
+
+    /// Submits, and waits for one completion at most `timeout`.
+    fn enter(&mut self, timeout: Option<Duration>) {
+        let submitter = self.ring.submitter();
+        let result = match timeout {
+            None => submitter.submit_and_wait(1),
+            Some(timeout) => {
+                let timespec = Timespec::from(timeout);
+                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&timespec))
+            }
+        };
+        let Err(error) = result else { return };
+        match error.raw_os_error() {
+            // Time is up; a signal; completions first; kernel memory is short. In each case what
+            // was not submitted stays in the queue and the caller comes back.
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => {}
+            _ => panic!("io_uring_enter on our own ring: {error}"),
+        }
+    }
+
+    /// Takes the completions that are there; true when the bell rang.
+    fn reap(&mut self, done: &mut Vec<Done>) -> bool {
+        let mut rang = false;
+        for entry in self.ring.completion() {
+            match entry.user_data() {
+                BELL => rang = true,
+                CANCEL => {}
+                key => done.push(Done {
+                    key: key as Key,
+                    result: entry.result(),
+                }),
+            }
+        }
+        if rang {
+            self.bell_armed = false;
+        }
+        rang
+    }
+
+    fn entry(&self, call: Call) -> squeue::Entry {
+        let no_address = std::ptr::null_mut::<libc::sockaddr>();
+        match call {
+            Call::Read {
+                fd,
+                start,
+                len,
+                offset,
+            } => self.read(fd, start, len, offset),
+            Call::Write {
+                fd,
+                segments,
+                count,
+                offset,
+                durable,
+            } => {
+                let flags = if durable { libc::RWF_DSYNC } else { 0 };
+                self.write(fd, segments, count, offset, flags)
+            }
+            Call::Sync { fd } => opcode::Fsync::new(Fd(fd))
+                .flags(FsyncFlags::DATASYNC)
+                .build(),
+            Call::PunchHole { fd, offset, len } => {
+                let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                opcode::Fallocate::new(Fd(fd), len)
+                    .offset(offset)
+                    .mode(mode)
+                    .build()
+            }
+            Call::DiscardDevice { .. } => unreachable!("discards go to a worker"),
+            Call::Accept { fd } => opcode::Accept::new(Fd(fd), no_address, no_address.cast())
+                .flags(libc::SOCK_CLOEXEC)
+                .build(),
+            Call::Receive { fd, start, len } => opcode::Recv::new(Fd(fd), start, len).build(),
+            Call::Send { fd, message } => {
+                // WAITALL: the kernel goes on after a short send by itself.
+                let flags = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32;
+                opcode::SendMsg::new(Fd(fd), message).flags(flags).build()
+            }
+        }
+    }
+
+    fn read(&self, fd: RawFd, start: *mut u8, len: u32, offset: u64) -> squeue::Entry {
+        let piece = self
+            .registered
+            .as_ref()
+            .and_then(|r| r.piece(start, len as usize));
+        match piece {
+            Some(piece) => opcode::ReadFixed::new(Fd(fd), start, len, piece)
+                .offset(offset)
+                .build(),
+            None => opcode::Read::new(Fd(fd), start, len).offset(offset).build(),
+        }
+    }
+
+    fn write(
+        &self,
+        fd: RawFd,
+        segments: *const libc::iovec,
+        count: u32,
+        offset: u64,
+        flags: i32,
+    ) -> squeue::Entry {
+        if count != 1 {
+            let write = opcode::Writev::new(Fd(fd), segments, count);
+            return write.offset(offset).rw_flags(flags).build();
+        }
+        // SAFETY: the operation keeps its one segment where the call says.
+        let libc::iovec { iov_base, iov_len } = unsafe { *segments };
+        let (start, len) = (iov_base.cast::<u8>().cast_const(), iov_len as u32);
+        match self
+            .registered
+            .as_ref()
+            .and_then(|r| r.piece(start, iov_len))
+        {
+            Some(piece) => {
+                let write = opcode::WriteFixed::new(Fd(fd), start, len, piece);
+                write.offset(offset).rw_flags(flags).build()
+            }
+            None => {
+                let write = opcode::Write::new(Fd(fd), start, len);
+                write.offset(offset).rw_flags(flags).build()
+            }
+        }
+    }
+
+    /// Hands a discard to the device's own thread.
+    fn discard(&mut self, key: Key, fd: RawFd, call: Call) {
+        if !self.discarders.contains_key(&fd) {
+            let queued_calls_max = self.limits.in_flight_per_device_max;
+            match Workers::start(1, queued_calls_max, &self.results) {
+                Ok(workers) => drop(self.discarders.insert(fd, workers)),
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(libc::EAGAIN);
+                    let refused = Done {
+                        key,
+                        result: -errno,
+                    };
+                    self.results
+                        .sender
+                        .send(refused)
+                        .expect("we hold the other end");
+                    self.bell.ring();
+                    return;
+                }
+            }
+        }
+        self.discarders[&fd].call(key, call);
+    }
+}
+
+impl KernelCalls for Uring {
+    fn device_added(&mut self, _fd: RawFd) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn device_removed(&mut self, fd: RawFd) {
+        self.discarders.remove(&fd);
+    }
+
+    fn socket_added(&mut self, fd: BorrowedFd<'_>) -> nix::Result<()> {
+        // The ring waits by itself; on a non-blocking descriptor it would report EAGAIN.
+        set_nonblocking(fd, false)
+    }
+
+    fn start(&mut self, key: Key, call: Call) {
+        if let Call::DiscardDevice { fd, .. } = call {
+            return self.discard(key, fd, call);
+        }
+        self.queued
+            .push_back(self.entry(call).user_data(key as u64));
+    }
+
+    fn cancel(&mut self, key: Key) {
+        // Queued behind the call it cancels and before any later call with the same key.
+        self.queued.push_back(
+            opcode::AsyncCancel::new(key as u64)
+                .build()
+                .user_data(CANCEL),
+        );
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, done: &mut Vec<Done>) -> bool {
+        self.start_ring();
+        self.fill();
+        let mut rang = false;
+        while !self.queued.is_empty() {
+            self.enter(Some(Duration::ZERO));
+            rang |= self.reap(done);
+            self.fill();
+        }
+        let at_once = rang || !done.is_empty() || !self.ring.completion().is_empty();
+        self.enter(if at_once {
+            Some(Duration::ZERO)
+        } else {
+            timeout
+        });
+        rang |= self.reap(done);
+        let woken = rang && self.bell.acknowledge();
+        done.extend(self.finished.try_iter());
+        woken
+    }
+}
+
+/// The best ring this kernel has: completions only when we ask for them (6.1), or at least
+/// without interrupting us (5.19), or plain.
+fn build(entries: u32) -> io::Result<IoUring> {
+    let completions = entries * 4;
+    let deferred = IoUring::builder()
+        .setup_cqsize(completions)
+        .setup_submit_all()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_r_disabled()
+        .build(entries);
+    let Err(error) = deferred else {
+        return deferred;
+    };
+    if error.raw_os_error() != Some(libc::EINVAL) {
+        return Err(error);
+    }
+    let cooperative = IoUring::builder()
+        .setup_cqsize(completions)
+        .setup_submit_all()
+        .setup_coop_taskrun()
+        .build(entries);
+    if cooperative.is_ok() {
+        return cooperative;
+    }
+    IoUring::builder().setup_cqsize(completions).build(entries)
+}
+
+/// Registers the pool's region, if it has one.
+fn register(ring: &IoUring, pool: &Pool) -> io::Result<Option<Region>> {
+    let Some((start, len)) = pool.region() else {
+        return Ok(None);
+    };
+    let pieces: Vec<libc::iovec> = (0..len)
+        .step_by(REGISTERED_PIECE_BYTES)
+        .map(|offset| libc::iovec {
+            iov_base: start.wrapping_add(offset).cast_mut().cast(),
+            iov_len: REGISTERED_PIECE_BYTES.min(len - offset),
+        })
+        .collect();
+    // SAFETY: the region stays mapped while the driver keeps its clone of the pool, and only
+    // memory of live buffers is named in later calls.
+    unsafe { ring.submitter().register_buffers(&pieces)? };
+    Ok(Some(Region {
+        start: start as usize,
+        len,
+    }))
+}
