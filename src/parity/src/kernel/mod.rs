@@ -9,11 +9,12 @@ mod batch;
 #[deny(unsafe_code)]
 mod level;
 mod scalar;
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 #[deny(unsafe_code)]
 mod tables;
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
-    allow(dead_code)
+    allow(dead_code, unused_imports, unused_macros)
 )]
 mod vector;
 #[cfg(target_arch = "x86_64")]

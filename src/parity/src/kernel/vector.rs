@@ -16,7 +16,8 @@ pub(super) const PRODUCTS_MAX: usize = 6;
 pub(super) trait Vector: Copy {
     /// Size in bytes.
     const BYTES: usize;
-    /// Vectors worked on at a time with `products` accumulators for each of them.
+    /// Vectors (4, 2 or 1) to work on at a time with `products` general sums: as many as the
+    /// registers hold, so that loading a factor pays and the sums do not wait for each other.
     fn unrolled(products: usize) -> usize;
     /// A factor, ready to multiply by.
     type Factor: Copy;
@@ -60,18 +61,36 @@ pub(super) unsafe fn combine<
 >(
     pass: &Pass,
 ) -> usize {
-    let (mut at, end) = (0, pass.len);
-    if V::unrolled(PRODUCTS) == 2 {
-        while end - at >= 2 * V::BYTES {
-            // SAFETY: two vectors from `at` on are inside the slices; the rest is the caller's.
-            unsafe { combine_at::<V, SUM, HORNER, PRODUCTS, 2>(pass, at) };
-            at += 2 * V::BYTES;
-        }
+    // SAFETY: the caller's promise, passed on.
+    unsafe {
+        let done = match V::unrolled(PRODUCTS) {
+            4 => combine_from::<V, SUM, HORNER, PRODUCTS, 4>(pass, 0),
+            2 => combine_from::<V, SUM, HORNER, PRODUCTS, 2>(pass, 0),
+            _ => 0,
+        };
+        combine_from::<V, SUM, HORNER, PRODUCTS, 1>(pass, done)
     }
-    while end - at >= V::BYTES {
-        // SAFETY: a vector from `at` on is inside the slices; the rest is the caller's.
-        unsafe { combine_at::<V, SUM, HORNER, PRODUCTS, 1>(pass, at) };
-        at += V::BYTES;
+}
+
+/// [`combine`] from byte `at` on, `UNROLLED` vectors at a time.
+///
+/// # Safety
+/// As for [`combine`], and `at` is not above the length.
+#[inline(always)]
+unsafe fn combine_from<
+    V: Vector,
+    const SUM: bool,
+    const HORNER: bool,
+    const PRODUCTS: usize,
+    const UNROLLED: usize,
+>(
+    pass: &Pass,
+    mut at: usize,
+) -> usize {
+    while pass.len - at >= UNROLLED * V::BYTES {
+        // SAFETY: the vectors from `at` on end within the length; the rest is the caller's.
+        unsafe { combine_at::<V, SUM, HORNER, PRODUCTS, UNROLLED>(pass, at) };
+        at += UNROLLED * V::BYTES;
     }
     at
 }
@@ -214,8 +233,8 @@ macro_rules! functions {
         pub(in crate::kernel) mod $module {
             use crate::kernel::vector::{self, Functions, Pass};
 
-            // SAFETY (all of these): as for the function of the same name in `vector`; the
-            // `Functions` below are only used on a CPU that has the features.
+            // These ask of their callers what the functions of the same names in `vector` ask; to
+            // have the features is a part of that.
             $(#[target_feature(enable = $feature)])+
             unsafe fn combine<const SUM: bool, const HORNER: bool, const PRODUCTS: usize>(
                 pass: &Pass,

@@ -35,7 +35,11 @@ impl Vector for Ssse3 {
 
     #[inline(always)]
     fn unrolled(products: usize) -> usize {
-        if products <= 2 { 2 } else { 1 }
+        match products {
+            0 => 4,
+            1..=2 => 2,
+            _ => 1,
+        }
     }
 
     #[inline(always)]
@@ -107,7 +111,11 @@ impl Vector for Avx2 {
 
     #[inline(always)]
     fn unrolled(products: usize) -> usize {
-        if products <= 2 { 2 } else { 1 }
+        match products {
+            0 => 4,
+            1..=2 => 2,
+            _ => 1,
+        }
     }
 
     #[inline(always)]
@@ -184,7 +192,11 @@ impl Vector for Avx2Gfni {
 
     #[inline(always)]
     fn unrolled(products: usize) -> usize {
-        if products <= 3 { 2 } else { 1 }
+        match products {
+            0 => 4,
+            1..=3 => 2,
+            _ => 1,
+        }
     }
 
     #[inline(always)]
@@ -214,11 +226,7 @@ impl Vector for Avx2Gfni {
     #[inline(always)]
     unsafe fn double(self) -> Self {
         // SAFETY: the trait's caller knows that the CPU has the instructions.
-        unsafe {
-            let overflowing = _mm256_cmpgt_epi8(_mm256_setzero_si256(), self.0);
-            let reduction = _mm256_and_si256(overflowing, _mm256_set1_epi8(REDUCTION));
-            Self(_mm256_xor_si256(_mm256_add_epi8(self.0, self.0), reduction))
-        }
+        unsafe { self.mul(Self::factor(2)) }
     }
 
     #[inline(always)]
@@ -244,7 +252,11 @@ impl Vector for Avx512bw {
 
     #[inline(always)]
     fn unrolled(products: usize) -> usize {
-        if products <= 4 { 2 } else { 1 }
+        match products {
+            0..=1 => 4,
+            2..=4 => 2,
+            _ => 1,
+        }
     }
 
     #[inline(always)]
@@ -317,8 +329,8 @@ impl Vector for Gfni {
     type Factor = __m512i;
 
     #[inline(always)]
-    fn unrolled(_products: usize) -> usize {
-        2
+    fn unrolled(products: usize) -> usize {
+        if products <= 3 { 4 } else { 2 }
     }
 
     #[inline(always)]
@@ -348,11 +360,7 @@ impl Vector for Gfni {
     #[inline(always)]
     unsafe fn double(self) -> Self {
         // SAFETY: the trait's caller knows that the CPU has the instructions.
-        unsafe {
-            let overflowing = _mm512_movepi8_mask(self.0);
-            let reduction = _mm512_maskz_set1_epi8(overflowing, REDUCTION);
-            Self(_mm512_xor_si512(_mm512_add_epi8(self.0, self.0), reduction))
-        }
+        unsafe { self.mul(Self::factor(2)) }
     }
 
     #[inline(always)]
