@@ -448,7 +448,7 @@ impl Transmission {
         let pending = self
             .pending
             .remove(&cookie)
-            .expect("reply to a request that is pending");
+            .unwrap_or_else(|| panic!("request {cookie} is not pending"));
         self.answer(&pending.request, pending.load, result, output);
     }
 
@@ -497,7 +497,7 @@ impl Transmission {
     pub fn forget(&mut self, cookie: u64) {
         self.pending
             .remove(&cookie)
-            .expect("reply to a request that is pending");
+            .unwrap_or_else(|| panic!("request {cookie} is not pending"));
     }
 }
 

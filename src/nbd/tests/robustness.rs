@@ -1,0 +1,501 @@
+//! Any cut of the stream, any garbage, any valid traffic.
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::*;
+use uraid_buffer::{Buf, Pool};
+use uraid_nbd::client::{Client, Command};
+use uraid_nbd::wire::{self, NbdError, RequestHeader, command, option};
+use uraid_nbd::{
+    ClientRequest, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, PAYLOAD_BYTES_MAX, ReplyError,
+    RequestKind, Session, State,
+};
+
+/// The bytes of a whole conversation with every kind of message in it.
+fn conversation(structured: bool) -> Vec<u8> {
+    let mut bytes = client_flags().to_vec();
+    if structured {
+        wire::put_option(&mut bytes, option::STRUCTURED_REPLY, &[]);
+    }
+    wire::put_option(&mut bytes, option::LIST, &[]);
+    wire::put_option(&mut bytes, 77, b"unknown");
+    wire::put_option(
+        &mut bytes,
+        option::INFO,
+        &info_request("nope", &[0, 1, 2, 3]),
+    );
+    wire::put_option(&mut bytes, option::LIST, &vec![0; 6000]);
+    wire::put_option(&mut bytes, option::GO, &info_request("disk", &[0, 1, 2, 3]));
+    let mut request = |command, flags, handle, offset, len| {
+        let header = RequestHeader {
+            flags,
+            command,
+            handle,
+            offset,
+            len,
+        };
+        bytes.extend(header.encode());
+        if command == command::WRITE {
+            bytes.extend((0..len).map(|i| (u64::from(i) + handle) as u8));
+        }
+    };
+    request(command::WRITE, 1, 1, 5, 20_000);
+    request(command::WRITE, 0, 2, 0, 0);
+    request(command::READ, 0, 3, 0, 30_000);
+    request(command::WRITE, 0x40, 4, 0, 100);
+    request(command::TRIM, 0, 5, 100, 1000);
+    request(99, 0, 6, 0, 10);
+    request(command::WRITE_ZEROES, 0, 7, 4000, 100);
+    request(command::FLUSH, 0, 8, 0, 0);
+    request(command::WRITE, 0, 9, SIZE, 50_000);
+    request(command::READ, 0, 10, 0, 10_000);
+    request(command::DISC, 0, 11, 0, 0);
+    bytes
+}
+
+/// Feeds `input` in pieces of `piece()` bytes to a session, then serves all requests from a disk;
+/// returns all it sends.
+fn converse(input: &[u8], mut piece: impl FnMut() -> usize) -> Vec<u8> {
+    let mut connection = Connection::new();
+    let mut fed = 0;
+    while fed < input.len() {
+        let end = fed.saturating_add(piece()).min(input.len());
+        connection.send(&input[fed..end]);
+        fed = end;
+    }
+    // Serving at the end only makes the order of replies the same for all cuts.
+    let mut disk = Disk::new(SIZE);
+    while let Some(request) = connection.session.next_request() {
+        connection
+            .session
+            .reply(request.cookie, disk.carry_out(&request.kind));
+    }
+    let output = connection.output();
+    assert!(
+        connection.session.is_finished(),
+        "the conversation ends in a disconnect"
+    );
+    output
+}
+
+#[test]
+fn cuts_in_the_stream_make_no_difference() {
+    let mut random = Random::new();
+    for structured in [false, true] {
+        let input = conversation(structured);
+        let whole = converse(&input, || usize::MAX);
+        assert!(whole.len() > 40_000, "both reads are answered");
+        assert!(converse(&input, || 1) == whole, "byte by byte");
+        for _ in 0..50 {
+            assert!(converse(&input, || 1 + random.below(5000) as usize) == whole);
+        }
+    }
+}
+
+#[test]
+fn disconnecting_at_any_byte_leaves_nothing_behind() {
+    for structured in [false, true] {
+        let header = RequestHeader {
+            flags: 0,
+            command: 1,
+            handle: 1,
+            offset: 3,
+            len: 20_000,
+        };
+        let mut bytes = header.encode().to_vec();
+        let header_len = bytes.len();
+        bytes.extend(vec![9; 20_000]);
+        let cuts = (0..header_len + 100).chain((header_len + 100..bytes.len()).step_by(997));
+        for cut in cuts {
+            let mut connection = Connection::transmitting("disk", structured);
+            connection.send(&bytes[..cut]);
+            connection.session.peer_closed();
+            assert!(connection.session.next_request().is_none(), "cut at {cut}");
+            assert!(connection.output().is_empty());
+            assert!(connection.session.is_finished());
+            let expected = if cut == 0 {
+                "without disconnecting"
+            } else {
+                "middle of a message"
+            };
+            assert!(connection.log().contains(expected));
+        }
+        let mut connection = Connection::transmitting("disk", structured);
+        connection.send(&bytes);
+        connection.session.peer_closed();
+        let cookie = connection.next().cookie;
+        connection.session.reply(cookie, Ok(vec![]));
+        assert!(!connection.output().is_empty());
+        assert!(connection.session.is_finished());
+    }
+}
+
+#[test]
+fn disconnecting_at_any_byte_of_the_handshake_is_the_end() {
+    let input = conversation(true);
+    let mut negotiating = 0;
+    for cut in 0..input.len() {
+        let mut connection = Connection::new();
+        let mut fed = 0;
+        while fed < cut {
+            fed += connection.session.receive(&input[fed..cut]);
+            connection.output();
+        }
+        if connection.session.state() != State::Negotiating {
+            break;
+        }
+        negotiating += 1;
+        connection.session.peer_closed();
+        connection.output();
+        assert!(connection.session.is_finished());
+    }
+    assert!(negotiating > 6000, "the whole handshake was cut");
+}
+
+/// Feeds `input` to a session whose host never replies and never sends: what it holds is bounded.
+fn assert_bounded(connection: &mut Connection, input: &[u8]) {
+    let mut fed = 0;
+    loop {
+        let taken = connection.session.receive(&input[fed..]);
+        fed += taken;
+        if taken == 0 || fed == input.len() {
+            break;
+        }
+    }
+    let mut requests = 0;
+    let mut bytes = 0;
+    while let Some(request) = connection.session.next_request() {
+        requests += 1;
+        bytes += match &request.kind {
+            RequestKind::Read { len, .. } => *len as usize,
+            RequestKind::Write { data, .. } => data.len(),
+            _ => 0,
+        };
+    }
+    assert!(requests <= IN_FLIGHT_REQUESTS_MAX);
+    assert!(bytes < IN_FLIGHT_BYTES_MAX + PAYLOAD_BYTES_MAX as usize);
+    assert!(connection.output().len() < 1 << 20);
+}
+
+#[test]
+fn garbage_is_survived_within_bounds() {
+    let mut random = Random::new();
+    for _ in 0..2000 {
+        let len = random.below(2000) as usize;
+        let garbage = random.bytes(len);
+        assert_bounded(&mut Connection::new(), &garbage);
+        assert_bounded(&mut Connection::greeted(), &garbage);
+        let structured = random.one_in(2);
+        assert_bounded(&mut Connection::transmitting("disk", structured), &garbage);
+    }
+}
+
+#[test]
+fn nearly_valid_options_are_survived_within_bounds() {
+    let mut random = Random::new();
+    for _ in 0..1000 {
+        let mut bytes = Vec::new();
+        for _ in 0..random.below(80) {
+            let name = ["disk", "frozen", "nope", ""][random.below(4) as usize];
+            let mut data = info_request(name, &[0, 1, 2, 3]);
+            if random.one_in(3) {
+                let at = random.below(data.len() as u64) as usize;
+                data[at] = random.next() as u8;
+            }
+            let chosen = [3, 6, 8, random.below(14) as u32][random.below(4) as usize];
+            wire::put_option(&mut bytes, chosen, &data);
+            if random.one_in(50) {
+                let at = random.below(bytes.len() as u64) as usize;
+                bytes[at] ^= 1 << random.below(8);
+            }
+        }
+        assert_bounded(&mut Connection::greeted(), &bytes);
+    }
+}
+
+#[test]
+fn nearly_valid_requests_are_survived_within_bounds() {
+    let mut random = Random::new();
+    for _ in 0..1000 {
+        let mut bytes = Vec::new();
+        for handle in 0..random.below(400) {
+            let header = RequestHeader {
+                flags: if random.one_in(4) {
+                    random.next() as u16
+                } else {
+                    0
+                },
+                command: random.below(10) as u16,
+                handle,
+                offset: if random.one_in(4) {
+                    random.next()
+                } else {
+                    random.below(SIZE)
+                },
+                len: if random.one_in(20) {
+                    random.next() as u32
+                } else {
+                    random.below(300) as u32
+                },
+            };
+            if header.command == command::DISC && !random.one_in(50) {
+                continue;
+            }
+            bytes.extend(header.encode());
+            if header.command == command::WRITE {
+                bytes.extend(random.bytes(header.len.min(300) as usize));
+            }
+        }
+        let export = ["disk", "frozen", "large"][random.below(3) as usize];
+        let structured = random.one_in(2);
+        assert_bounded(&mut Connection::transmitting(export, structured), &bytes);
+    }
+}
+
+/// A session and a client joined by two streams of which random parts move, a disk served out of
+/// order, and what each request must be answered with.
+struct World {
+    random: Random,
+    session: Session,
+    client: Client,
+    to_server: Vec<u8>,
+    to_client: Vec<u8>,
+    disk: Disk,
+    /// Carried out, not yet replied to.
+    carried_out: Vec<(ClientRequest, Result<Vec<Buf>, ReplyError>)>,
+    model: Disk,
+    expected: HashMap<u64, Result<Vec<u8>, u32>>,
+    payloads_in_place: usize,
+}
+
+impl World {
+    fn new(random: Random, structured: bool) -> World {
+        World {
+            random,
+            session: Session::new(exports(), Pool::heap()),
+            client: Client::new("disk", structured),
+            to_server: Vec::new(),
+            to_client: Vec::new(),
+            disk: Disk::new(SIZE),
+            carried_out: Vec::new(),
+            model: Disk::new(SIZE),
+            expected: HashMap::new(),
+            payloads_in_place: 0,
+        }
+    }
+
+    /// Sends a random request and notes the answer it must get.
+    fn send(&mut self, handle: u64) {
+        let offset = self.random.below(SIZE);
+        let longest = if self.random.one_in(8) { 200_000 } else { 9000 };
+        let len = self.random.below(longest) as u32;
+        let fua = self.random.one_in(2);
+        let (place, end) = (offset as usize, offset as usize + len as usize);
+        let inside = end as u64 <= SIZE;
+        let refused = |errno: NbdError| Err(errno as u32);
+        let expected = match self.random.below(6) {
+            0 | 1 => {
+                self.client.send(handle, Command::Read { offset, len });
+                let data = || self.model.0[place..end].to_vec();
+                if inside {
+                    Ok(data())
+                } else {
+                    refused(NbdError::Invalid)
+                }
+            }
+            2 | 3 => {
+                let data = self.random.bytes(len as usize);
+                self.client.send(
+                    handle,
+                    Command::Write {
+                        offset,
+                        data: &data,
+                        fua,
+                    },
+                );
+                if inside {
+                    self.model.0[place..end].copy_from_slice(&data);
+                    Ok(Vec::new())
+                } else {
+                    refused(NbdError::NoSpace)
+                }
+            }
+            4 => {
+                let no_hole = self.random.one_in(2);
+                self.client.send(
+                    handle,
+                    Command::WriteZeroes {
+                        offset,
+                        len,
+                        fua,
+                        no_hole,
+                    },
+                );
+                if inside {
+                    self.model.0[place..end].fill(0);
+                    Ok(Vec::new())
+                } else {
+                    refused(NbdError::NoSpace)
+                }
+            }
+            _ => {
+                self.client.send(handle, Command::Flush);
+                Ok(Vec::new())
+            }
+        };
+        self.expected.insert(handle, expected);
+    }
+
+    /// Moves some bytes to the server, into the payload's place where that is offered.
+    fn deliver_to_server(&mut self) {
+        self.to_server.extend(self.client.take_output());
+        let some = self.random.below(100_000) as usize;
+        let len = some.min(self.to_server.len());
+        let in_place = self.random.one_in(2);
+        let payload = if in_place {
+            self.session.take_payload()
+        } else {
+            None
+        };
+        let taken = match payload {
+            Some((mut buffer, range)) => {
+                let len = len.min(range.len());
+                buffer[range][..len].copy_from_slice(&self.to_server[..len]);
+                self.session.return_payload(buffer, len);
+                self.payloads_in_place += 1;
+                len
+            }
+            None => self.session.receive(&self.to_server[..len]),
+        };
+        self.to_server.drain(..taken);
+    }
+
+    fn serve(&mut self) {
+        while let Some(request) = self.session.next_request() {
+            let result = self.disk.carry_out(&request.kind);
+            self.carried_out.push((request, result));
+        }
+        while !self.carried_out.is_empty() && !self.random.one_in(3) {
+            let chosen = self.random.below(self.carried_out.len() as u64) as usize;
+            let (request, result) = self.carried_out.swap_remove(chosen);
+            self.session.reply(request.cookie, result);
+        }
+        if let Some(buffers) = self.session.take_output() {
+            self.to_client.extend(joined(&buffers));
+        }
+    }
+
+    /// Moves some bytes to the client and checks the replies they make.
+    fn deliver_to_client(&mut self) {
+        let some = self.random.below(100_000) as usize;
+        let len = some.min(self.to_client.len());
+        let bytes: Vec<u8> = self.to_client.drain(..len).collect();
+        self.client
+            .receive(&bytes)
+            .expect("the server keeps to the protocol");
+        while let Some(reply) = self.client.next_reply() {
+            let result = reply.result.map_err(|error| error.errno);
+            let expected = self.expected.remove(&reply.handle).expect("one reply each");
+            assert!(
+                result == expected,
+                "request {} got a wrong answer",
+                reply.handle
+            );
+        }
+    }
+
+    fn step(&mut self) {
+        self.deliver_to_server();
+        self.serve();
+        self.deliver_to_client();
+    }
+}
+
+#[test]
+fn random_traffic_matches_a_model_disk() {
+    for structured in [false, true] {
+        let mut world = World::new(Random::new(), structured);
+        while world.client.info().is_none() {
+            world.step();
+        }
+        let info = world.client.info().expect("negotiated");
+        assert_eq!(info.size_bytes, SIZE);
+        assert_eq!(info.preferred_block_bytes, 65536);
+        assert_eq!(info.payload_bytes_max, PAYLOAD_BYTES_MAX);
+        for handle in 0..1500 {
+            world.send(handle);
+            while world.client.pending() > 40 {
+                world.step();
+            }
+        }
+        while world.client.pending() > 0 {
+            world.step();
+        }
+        assert!(world.expected.is_empty());
+        assert!(world.payloads_in_place > 0, "large writes came in place");
+        assert!(world.disk.0 == world.model.0);
+        world.client.send(0, Command::Disconnect);
+        while !world.session.is_finished() {
+            world.step();
+        }
+    }
+}
+
+#[test]
+fn client_reports_a_refused_export() {
+    let mut session = Session::new(exports(), Pool::heap());
+    let mut client = Client::new("nope", true);
+    let error = loop {
+        let output = session
+            .take_output()
+            .map(|buffers| joined(&buffers))
+            .unwrap_or_default();
+        if let Err(error) = client.receive(&output) {
+            break error;
+        }
+        session.receive(&client.take_output());
+    };
+    assert!(
+        error.0.contains("nope") && error.0.contains("not served"),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn client_sees_texts_and_offsets_of_errors() {
+    let mut world = World::new(Random::new(), true);
+    while world.client.info().is_none() {
+        world.step();
+    }
+    world.client.send(
+        1,
+        Command::Trim {
+            offset: 512,
+            len: 512,
+            fua: false,
+        },
+    );
+    world.session.receive(&world.client.take_output());
+    let request = world.session.next_request().expect("a trim");
+    let error = ReplyError {
+        offset: Some(600),
+        ..ReplyError::new(NbdError::Io, "member 2 is gone")
+    };
+    world.session.reply(request.cookie, Err(error));
+    world
+        .client
+        .receive(&joined(&world.session.take_output().expect("a reply")))
+        .expect("valid");
+    let error = world
+        .client
+        .next_reply()
+        .expect("a reply")
+        .result
+        .expect_err("an error");
+    assert_eq!(
+        (error.errno, error.text.as_str(), error.offset),
+        (5, "member 2 is gone", Some(600))
+    );
+}
