@@ -219,7 +219,6 @@ impl Driver {
     /// # Errors
     /// [`DriverError::Uring`] only when [`Backend::Uring`] is demanded.
     pub fn new(backend: Backend, pool: &Pool, limits: Limits) -> Result<Driver, DriverError> {
-        assert!(limits.in_flight_per_device_max > 0 && limits.workers_per_device > 0);
         let bell = Bell::new().map_err(|errno| DriverError::Resources(errno.into()))?;
         let bell = Arc::new(bell);
         let uring = match backend {
@@ -227,7 +226,7 @@ impl Driver {
             Backend::Auto | Backend::Uring => Some(Uring::new(limits, bell.clone(), pool)),
         };
         let threads = || Box::new(Threads::new(limits, bell.clone()));
-        let (chosen, kind, fallback_reason, note): (Box<dyn KernelCalls>, _, _, _) = match uring {
+        let (calls, kind, fallback_reason, note): (Box<dyn KernelCalls>, _, _, _) = match uring {
             Some(Ok((uring, note))) => (Box::new(uring), Kind::Uring, None, note),
             Some(Err(error)) if backend == Backend::Uring => return Err(DriverError::Uring(error)),
             Some(Err(error)) => {
@@ -236,11 +235,24 @@ impl Driver {
             }
             None => (threads(), Kind::Threads, None, None),
         };
-        Ok(Driver {
-            backend: chosen,
+        let mut driver = Driver::with_backend(calls, kind, pool, limits, bell);
+        (driver.fallback_reason, driver.note) = (fallback_reason, note);
+        Ok(driver)
+    }
+
+    fn with_backend(
+        backend: Box<dyn KernelCalls>,
+        kind: Kind,
+        pool: &Pool,
+        limits: Limits,
+        bell: Arc<Bell>,
+    ) -> Driver {
+        assert!(limits.in_flight_per_device_max > 0 && limits.workers_per_device > 0);
+        Driver {
+            backend,
             kind,
-            fallback_reason,
-            note,
+            fallback_reason: None,
+            note: None,
             limits,
             pool: pool.clone(),
             bell,
@@ -251,7 +263,7 @@ impl Driver {
             streams: BTreeMap::new(),
             ready: Vec::new(),
             hang_check: Instant::now(),
-        })
+        }
     }
 
     /// The backend in use.
