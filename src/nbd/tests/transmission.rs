@@ -745,6 +745,20 @@ fn shutdown_refuses_new_requests_and_finishes_old_ones() {
 }
 
 #[test]
+fn shutdown_waits_for_a_write_that_is_arriving() {
+    let mut connection = Connection::transmitting("disk", false);
+    connection.request(command::WRITE, 0, 1, 0, 8);
+    connection.send(b"half");
+    connection.session.shutdown();
+    assert!(!connection.session.is_finished());
+    connection.send(b"half");
+    let cookie = connection.next().cookie;
+    connection.session.reply(cookie, Ok(vec![]));
+    assert_eq!(connection.output(), simple(1, 0));
+    assert!(connection.session.is_finished());
+}
+
+#[test]
 #[should_panic(expected = "not pending")]
 fn replying_twice_is_a_bug() {
     let mut connection = Connection::transmitting("disk", false);
