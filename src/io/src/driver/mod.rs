@@ -99,7 +99,7 @@ pub enum DriverError {
     /// io_uring was demanded and is not to be had.
     #[error(
         "io_uring is refused: {0}; allow it (sysctl kernel.io_uring_disabled, the container's \
-         seccomp profile) or use the thread backend"
+         seccomp profile, the limit on locked memory) or use the thread backend"
     )]
     Uring(io::Error),
     /// The system gives no descriptor or thread.
