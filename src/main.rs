@@ -5,4 +5,10 @@ mod control;
 mod failure;
 mod server;
 
-fn main() {}
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::args::Cli::parse();
+    cli::run(&cli).map_or(ExitCode::SUCCESS, |exit| ExitCode::from(exit.code()))
+}

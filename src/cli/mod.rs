@@ -1,4 +1,48 @@
-//! What people type.
+//! What people type: definitions in [`args`], one module for each command or small group.
 
 pub mod args;
-pub mod sizes;
+mod create;
+mod examine;
+mod orders;
+mod output;
+mod rebuild;
+mod render;
+mod serve;
+mod sizes;
+mod status;
+mod target;
+mod wait;
+mod wipe;
+
+use crate::failure::{Exit, Failure};
+use args::{Cli, Command};
+use output::Output;
+
+/// Does what was typed, and says on standard error why not. None is success.
+pub fn run(cli: &Cli) -> Option<Exit> {
+    let output = Output { json: cli.json };
+    let result = carry_out(&cli.command, output);
+    result.unwrap_or_else(|failure| {
+        output.failure(&failure);
+        Some(failure.exit)
+    })
+}
+
+fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure> {
+    match command {
+        Command::Create(args) => create::run(args, output),
+        Command::Serve(args) => serve::run(args, output),
+        Command::Status(args) => return status::run(args, output),
+        Command::Examine(args) => examine::run(&args.members, output),
+        Command::Fail(args) => orders::fail(args, output),
+        Command::Remove(args) => orders::remove(args, output),
+        Command::Add(args) => orders::add(args, output),
+        Command::Replace(args) => orders::replace(args, output),
+        Command::Rebuild(args) => rebuild::run(args, output),
+        Command::Stop(args) => orders::stop(args, output),
+        Command::List => target::list(output),
+        Command::Wipe(args) => wipe::run(args, output),
+        Command::Clear(args) => orders::clear(args, output),
+    }
+    .map(|()| None)
+}

@@ -43,7 +43,7 @@ pub fn show_size(bytes: u64) -> String {
     let power = (bytes.ilog2() / 10).min(SUFFIXES.len() as u32);
     let unit = 1u64 << (10 * power);
     let suffix = SUFFIXES[power as usize - 1];
-    if bytes % unit == 0 {
+    if bytes.is_multiple_of(unit) {
         format!("{} {suffix}iB", bytes / unit)
     } else {
         format!("{:.1} {suffix}iB", bytes as f64 / unit as f64)

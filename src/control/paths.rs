@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Longest name of an array, in bytes; with it the default socket paths fit `sockaddr_un`.
-pub const NAME_BYTES_MAX: usize = 64;
+pub use uraid_core::superblock::NAME_BYTES_MAX;
 
 /// Ending of a control socket in the default directory; `uraid list` looks for it.
 pub const CONTROL_SUFFIX: &str = ".control";
@@ -99,7 +99,13 @@ mod tests {
 
     #[test]
     fn names_are_safe_in_paths_and_uris() {
-        for good in ["a", "raid6", "my-array_1.old", "9", &"x".repeat(64)] {
+        for good in [
+            "a",
+            "raid6",
+            "my-array_1.old",
+            "9",
+            &"x".repeat(NAME_BYTES_MAX),
+        ] {
             assert_eq!(check_name(good), Ok(()), "{good}");
         }
         for bad in [
@@ -111,7 +117,7 @@ mod tests {
             "-x",
             "ä",
             "a\n",
-            &"x".repeat(65),
+            &"x".repeat(NAME_BYTES_MAX + 1),
         ] {
             assert!(check_name(bad).is_err(), "{bad:?}");
         }

@@ -17,11 +17,6 @@ pub fn warning(text: &str) {
     write("<4>", "warning: ", text);
 }
 
-/// Something that ended the service.
-pub fn error(text: &str) {
-    write("<3>", "error: ", text);
-}
-
 fn write(priority: &str, word: &str, text: &str) {
     let mut lines = String::new();
     for line in text.lines() {

@@ -1,0 +1,237 @@
+//! The status in words: how it is, what is at risk, what to type next.
+
+use super::output::table;
+use super::sizes::{show_duration, show_size};
+use crate::control::wire::{MemberReport, RebuildReport, StatusReport};
+use crate::failure::Exit;
+use std::time::Duration;
+
+/// What `uraid status` exits with; none is success.
+pub fn exit(status: &StatusReport) -> Option<Exit> {
+    match status.state.as_str() {
+        "optimal" => None,
+        "degraded" | "rebuilding" => Some(Exit::Degraded),
+        _ => Some(Exit::Failed),
+    }
+}
+
+/// The whole status for a terminal.
+pub fn status(status: &StatusReport) -> String {
+    let mut lines = vec![
+        format!("array   {} ({})", status.name, layout(status)),
+        format!("uuid    {}", status.uuid),
+        format!("state   {}", state(status)),
+    ];
+    lines.extend(
+        troubles(status)
+            .into_iter()
+            .map(|trouble| format!("        {trouble}")),
+    );
+    lines.push(format!("risk    {}", risk(status)));
+    lines.extend(next(status).map(|next| format!("next    {next}")));
+    lines.extend(status.uris.iter().map(|uri| format!("where   {uri}")));
+    lines.push(String::new());
+    lines.push(members(status));
+    lines.join("\n")
+}
+
+fn layout(status: &StatusReport) -> String {
+    format!(
+        "{} {}+{}, chunk {}, {}{}",
+        status.level,
+        status.data,
+        status.parity,
+        show_size(status.chunk_bytes.into()),
+        show_size(status.size_bytes),
+        if status.read_only { ", read-only" } else { "" }
+    )
+}
+
+/// The slots of members in one of `states`, as "member 2" or "members 1 and 2".
+fn slots(status: &StatusReport, states: &[&str]) -> String {
+    let mut found: Vec<String> = status
+        .members
+        .iter()
+        .filter(|member| states.contains(&member.state.as_str()))
+        .filter_map(|member| member.slot)
+        .map(|slot| slot.to_string())
+        .collect();
+    match found.len() {
+        0 => "no member".to_string(),
+        1 => format!("member {}", found[0]),
+        _ => {
+            let last = found.pop().expect("two or more");
+            format!("members {} and {last}", found.join(", "))
+        }
+    }
+}
+
+const GONE: [&str; 2] = ["failed", "missing"];
+
+fn state(status: &StatusReport) -> String {
+    match status.state.as_str() {
+        "optimal" => "optimal: every member is in sync".to_string(),
+        "degraded" => format!(
+            "degraded: without {}; everything is still served",
+            slots(status, &GONE)
+        ),
+        "rebuilding" => {
+            let each: Vec<String> = status.rebuilds.iter().map(rebuild).collect();
+            format!("rebuilding: {}", each.join("; "))
+        }
+        _ => format!(
+            "failed: too many members are out ({}); not everything is served",
+            slots(status, &GONE)
+        ),
+    }
+}
+
+/// A rebuild in one line.
+pub fn rebuild(rebuild: &RebuildReport) -> String {
+    let percent = match rebuild.total_bytes {
+        0 => 100,
+        total => rebuild.done_bytes.min(total) * 100 / total,
+    };
+    let eta = rebuild.eta_seconds.map_or(String::new(), |seconds| {
+        format!(", {} left", show_duration(Duration::from_secs(seconds)))
+    });
+    format!(
+        "member {} is at {percent} %, {}/s{eta}",
+        rebuild.member,
+        show_size(rebuild.bytes_per_second)
+    )
+}
+
+fn troubles(status: &StatusReport) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(reason) = &status.suspended {
+        lines.push(format!("writes are suspended: {reason}"));
+    }
+    if status.lost_blocks > 0 {
+        lines.push(format!(
+            "{} of data lost beyond redundancy: reading it fails until it is overwritten",
+            show_size(status.lost_blocks * 4096)
+        ));
+    }
+    lines
+}
+
+fn risk(status: &StatusReport) -> String {
+    match (status.state.as_str(), status.redundancy_left) {
+        ("failed", _) => "data is already out of reach; remove or overwrite no member".to_string(),
+        (_, 0) => "the loss of one more member would lose data".to_string(),
+        (_, 1) => "the loss of any one more member is survived".to_string(),
+        (_, n) => format!("the loss of any {n} more members is survived"),
+    }
+}
+
+/// What to type, if there is something to do.
+fn next(status: &StatusReport) -> Option<String> {
+    let name = &status.name;
+    let spare = status.members.iter().any(|member| member.state == "spare");
+    match status.state.as_str() {
+        "degraded" if status.parity == 0 || spare => None,
+        "degraded" => Some(format!(
+            "put in a new disk and type: uraid rebuild --name {name} NEW"
+        )),
+        "rebuilding" => Some(format!(
+            "to wait for the end, type: uraid rebuild --name {name}"
+        )),
+        "failed" => Some(format!(
+            "bring members back, then type: uraid add --name {name} PATH"
+        )),
+        _ => None,
+    }
+}
+
+fn members(status: &StatusReport) -> String {
+    let rows: Vec<Vec<String>> = status.members.iter().map(member).collect();
+    table(&["slot", "state", "errors r/w/c", "uuid", "path"], &rows)
+}
+
+fn member(member: &MemberReport) -> Vec<String> {
+    let errors = format!(
+        "{}/{}/{}",
+        member.read_errors, member.write_errors, member.checksum_errors
+    );
+    vec![
+        member.slot.map_or("-".to_string(), |slot| slot.to_string()),
+        member.state.clone(),
+        errors,
+        member.uuid.clone(),
+        member.path.clone().unwrap_or("-".to_string()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::wire::samples;
+
+    #[test]
+    fn exit_codes_follow_the_state() {
+        let mut report = samples::optimal();
+        for (state, code) in [
+            ("optimal", 0),
+            ("degraded", 3),
+            ("rebuilding", 3),
+            ("failed", 1),
+        ] {
+            report.state = state.to_string();
+            assert_eq!(exit(&report).map_or(0, Exit::code), code, "{state}");
+        }
+    }
+
+    #[test]
+    fn a_healthy_array_asks_for_nothing() {
+        let text = status(&samples::optimal());
+        assert!(
+            text.contains("array   demo (raid6 2+2, chunk 64 KiB, 2 GiB)"),
+            "{text}"
+        );
+        assert!(text.contains("any 2 more members is survived"), "{text}");
+        assert!(!text.contains("next"), "{text}");
+        assert_eq!(
+            text.lines().filter(|line| line.contains("in-sync")).count(),
+            4
+        );
+    }
+
+    #[test]
+    fn a_degraded_array_says_what_to_type() {
+        let mut report = samples::optimal();
+        report.state = "degraded".to_string();
+        report.redundancy_left = 0;
+        report.members[1].state = "failed".to_string();
+        report.members[3].state = "missing".to_string();
+        report.members[3].path = None;
+        let text = status(&report);
+        assert!(text.contains("without members 1 and 3"), "{text}");
+        assert!(text.contains("one more member would lose data"), "{text}");
+        assert!(text.contains("uraid rebuild --name demo NEW"), "{text}");
+    }
+
+    #[test]
+    fn a_rebuild_shows_progress_speed_and_time_left() {
+        let text = status(&samples::rebuilding());
+        assert!(
+            text.contains("member 2 is at 50 %, 64 MiB/s, 8 s left"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn lost_blocks_and_suspension_are_told() {
+        let mut report = samples::optimal();
+        report.state = "failed".to_string();
+        report.lost_blocks = 3;
+        report.suspended = Some("every member answers EIO".to_string());
+        let text = status(&report);
+        assert!(text.contains("12 KiB of data lost"), "{text}");
+        assert!(
+            text.contains("suspended: every member answers EIO"),
+            "{text}"
+        );
+        assert!(text.contains("uraid add --name demo"), "{text}");
+    }
+}

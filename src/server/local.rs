@@ -1,0 +1,110 @@
+//! An array opened in this process, without clients: for repairs of an array that is not served.
+
+use super::host::{Host, Notice};
+use super::members::{OpenArray, open_new};
+use super::operator::{INBOX_MAX, LOCK_WAIT, Mailbox};
+use super::serve::{engine_options, start_driver, start_housekeeping, wait_until_open};
+use super::service::Message;
+use crate::control::wire::StatusReport;
+use crate::failure::Failure;
+use crossbeam::channel::{Receiver, bounded};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use uraid_buffer::Pool;
+use uraid_engine::api::Command;
+use uraid_io::driver::Backend;
+
+/// An open array that works only while it is called.
+pub struct LocalArray {
+    host: Host,
+    inbox: Receiver<Message>,
+    stopped: bool,
+}
+
+impl LocalArray {
+    /// Opens it; recovery is done when this returns.
+    pub fn open(array: OpenArray) -> Result<LocalArray, Failure> {
+        let pool = Pool::heap();
+        let driver = start_driver(Backend::Auto, &pool)?;
+        let (sender, inbox) = bounded(INBOX_MAX);
+        let mailbox = Mailbox {
+            sender,
+            waker: driver.waker(),
+        };
+        let housekeeping = start_housekeeping(array.uuid, false, mailbox)?;
+        let options = engine_options(array.uuid, false, false)?;
+        let host = Host::open(array.files, options, driver, pool, housekeeping)?;
+        let host = wait_until_open(host, &inbox)?.expect("no signal is forwarded here");
+        Ok(LocalArray {
+            host,
+            inbox,
+            stopped: false,
+        })
+    }
+
+    /// How it is.
+    pub fn status(&self) -> Result<StatusReport, Failure> {
+        let status = self.host.status().expect("an open array has a status");
+        Ok(StatusReport::new(&status, &[]))
+    }
+
+    /// Works for `duration`.
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = Instant::now() + duration;
+        while Instant::now() < end {
+            self.turn(Some(end.saturating_duration_since(Instant::now())));
+        }
+    }
+
+    /// Takes in a device.
+    pub fn add(&mut self, path: &Path, force: bool) -> Result<String, Failure> {
+        let file = open_new(path, force, LOCK_WAIT)?;
+        let (sender, answer) = bounded(1);
+        let add = |device| Command::Add { device, force };
+        self.host
+            .command_with(file, add, Box::new(move |result| drop(sender.send(result))));
+        self.run_until(&answer)
+    }
+
+    /// Flushes and closes everything.
+    pub fn stop(mut self) -> Result<(), Failure> {
+        let (sender, answer) = bounded(1);
+        self.host.command(
+            Command::Stop,
+            Box::new(move |result| drop(sender.send(result))),
+        );
+        let result = self.run_until(&answer);
+        while result.is_ok() && !self.stopped {
+            self.turn(None);
+        }
+        self.host.close();
+        result.map(drop)
+    }
+
+    fn run_until(&mut self, answer: &Receiver<Result<String, Failure>>) -> Result<String, Failure> {
+        loop {
+            self.host.pump();
+            if let Ok(result) = answer.try_recv() {
+                return result;
+            }
+            self.turn(None);
+        }
+    }
+
+    fn turn(&mut self, timeout: Option<Duration>) {
+        self.host.pump();
+        while let Some(notice) = self.host.next_notice() {
+            self.stopped |= notice == Notice::Stopped;
+        }
+        if self.stopped {
+            return;
+        }
+        for message in self.inbox.try_iter() {
+            if let Message::Gone(device, why) = message {
+                self.host.device_gone(device, why);
+            }
+        }
+        // There are no sockets.
+        self.host.wait(timeout, &mut Vec::new());
+    }
+}

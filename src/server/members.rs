@@ -1,0 +1,335 @@
+//! Member files before they are in service: finding, opening and looking at them.
+
+use crate::control::paths::check_name;
+use crate::failure::{Doing, Failure};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use uraid_core::superblock::{self, HEAD_BYTES, Inspection, TAIL_BYTES};
+use uraid_core::units::Uuid;
+use uraid_io::device::{MemberFile, OpenError, OpenMode};
+use uraid_io::probe;
+
+/// How long to wait for another holder of a member: the kernel may still be finishing the I/O of
+/// a server that was killed.
+pub const LOCK_WAIT: Duration = Duration::from_secs(30);
+
+/// Most entries of one directory that a scan looks at.
+const SCAN_ENTRIES_MAX: usize = 10_000;
+
+/// Zeros are written in pieces of this size where a hole cannot be punched.
+const ZERO_PIECE_BYTES: usize = 1 << 20;
+
+/// Opens `path`; the error carries the exit code the command line documents.
+pub fn open(path: &Path, mode: OpenMode) -> Result<MemberFile, Failure> {
+    MemberFile::open(path, mode).map_err(|error| open_failure(&error))
+}
+
+/// What the exit code of an [`OpenError`] is: held by somebody is "refused", the rest "failed".
+pub fn open_failure(error: &OpenError) -> Failure {
+    match error {
+        OpenError::Locked { .. } | OpenError::Mounted { .. } | OpenError::Busy { .. } => {
+            Failure::refused(error.to_string())
+        }
+        _ => Failure::failed(error.to_string()),
+    }
+}
+
+/// The path that stays valid whatever becomes of symlinks and the working directory. A path that
+/// leads nowhere is only made absolute.
+pub fn canonical(path: &Path) -> PathBuf {
+    fs::canonicalize(path)
+        .or_else(|_| std::path::absolute(path))
+        .unwrap_or_else(|_| path.to_owned())
+}
+
+/// Reads what `file` says about itself.
+pub fn inspect(file: &MemberFile) -> Result<Inspection, Failure> {
+    let read = |range: Range<u64>| {
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_at(range.start, &mut bytes)
+            .doing(|| format!("read {}", file.path().display()))?;
+        Ok::<_, Failure>(bytes)
+    };
+    let size_bytes = file.size_bytes();
+    let head = read(0..size_bytes.min(HEAD_BYTES))?;
+    let tail_start = superblock::tail_start(size_bytes);
+    let tail = read(tail_start..size_bytes.min(tail_start + TAIL_BYTES))?;
+    Ok(superblock::inspect(&head, &tail))
+}
+
+/// Refuses the same file named twice, be it by another name or by a link.
+pub fn check_distinct(paths: &[PathBuf]) -> Result<(), Failure> {
+    let mut seen: BTreeMap<(u64, u64), &Path> = BTreeMap::new();
+    for path in paths {
+        // What cannot be looked at is reported when it is opened.
+        let Ok(meta) = fs::metadata(path) else {
+            continue;
+        };
+        // All nodes of one block device are the same disk.
+        let disk = meta.rdev() != 0;
+        let identity = if disk {
+            (u64::MAX, meta.rdev())
+        } else {
+            (meta.dev(), meta.ino())
+        };
+        if let Some(first) = seen.insert(identity, path) {
+            let (first, second) = (first.display(), path.display());
+            return Err(Failure::refused(format!(
+                "{first} and {second} are the same file; name each member once"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses `file` if it holds something that is not uraid's.
+pub fn check_no_other_content(file: &MemberFile) -> Result<(), Failure> {
+    let path = file.path().display();
+    let content = probe::existing_content(file).doing(|| format!("read {path}"))?;
+    match content {
+        None => Ok(()),
+        Some(what) => Err(Failure::refused(format!(
+            "{path} holds {what}; --force overwrites it"
+        ))),
+    }
+}
+
+/// Makes `range` read as zero; cheaply where the file system or device can.
+pub fn zero(file: &MemberFile, range: Range<u64>) -> io::Result<()> {
+    let how = match file.is_block_device() {
+        true => FallocateFlags::FALLOC_FL_ZERO_RANGE,
+        false => FallocateFlags::FALLOC_FL_PUNCH_HOLE,
+    } | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    match fallocate(
+        file,
+        how,
+        range.start as i64,
+        (range.end - range.start) as i64,
+    ) {
+        Ok(()) => return Ok(()),
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let zeros = vec![0; ZERO_PIECE_BYTES];
+    let mut offset = range.start;
+    while offset < range.end {
+        let len = (range.end - offset).min(ZERO_PIECE_BYTES as u64);
+        file.write_at(offset, &zeros[..len as usize])?;
+        offset += len;
+    }
+    Ok(())
+}
+
+/// Opens a device that an array is to take in. What belongs to an array is for the engine to
+/// judge; other content is refused here, without `force`.
+pub fn open_new(path: &Path, force: bool, lock_wait: Duration) -> Result<MemberFile, Failure> {
+    let file = open(
+        path,
+        OpenMode {
+            lock_wait,
+            ..OpenMode::default()
+        },
+    )?;
+    if !force && inspect(&file)?.superblock.is_none() {
+        check_no_other_content(&file)?;
+    }
+    Ok(file)
+}
+
+/// The members of one array, open and locked.
+pub struct OpenArray {
+    /// In the order they were named.
+    pub files: Vec<MemberFile>,
+    /// UUID of the array.
+    pub uuid: Uuid,
+    /// Its name; safe to be part of a path.
+    pub name: String,
+}
+
+/// Opens and locks `paths`, which must be canonical, and finds out which array they are of.
+/// Whether they can start it is the engine's to say.
+pub fn open_array(paths: &[PathBuf], read_only: bool) -> Result<OpenArray, Failure> {
+    check_distinct(paths)?;
+    let mode = if read_only {
+        OpenMode::read_only()
+    } else {
+        OpenMode::default()
+    };
+    let start = Instant::now();
+    let mut files = Vec::new();
+    let mut arrays: BTreeMap<Uuid, (String, &Path)> = BTreeMap::new();
+    for path in paths {
+        let lock_wait = LOCK_WAIT.saturating_sub(start.elapsed());
+        let file = open(path, OpenMode { lock_wait, ..mode })?;
+        if let Some(superblock) = inspect(&file)?.superblock {
+            arrays.insert(superblock.array, (superblock.name, path));
+        }
+        files.push(file);
+    }
+    let (uuid, name) = only_array(arrays)?;
+    Ok(OpenArray { files, uuid, name })
+}
+
+fn only_array(arrays: BTreeMap<Uuid, (String, &Path)>) -> Result<(Uuid, String), Failure> {
+    if arrays.len() > 1 {
+        let list: Vec<_> = arrays
+            .iter()
+            .map(|(uuid, (name, path))| format!("{} belongs to {name} ({uuid})", path.display()))
+            .collect();
+        return Err(Failure::refused(format!(
+            "these are members of different arrays: {}; name the members of one",
+            list.join(", ")
+        )));
+    }
+    let Some((uuid, (name, _))) = arrays.into_iter().next() else {
+        return Err(Failure::failed(
+            "none of these holds a valid superblock; `uraid examine` says more, `uraid create` \
+             makes an array",
+        ));
+    };
+    check_name(&name).map_err(|why| {
+        Failure::failed(format!(
+            "the array's name is {name:?}: {why}; its superblock is damaged"
+        ))
+    })?;
+    Ok((uuid, name))
+}
+
+/// A member that a scan found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Where.
+    pub path: PathBuf,
+    /// The array it belongs to.
+    pub array: Uuid,
+    /// Name of that array.
+    pub name: String,
+}
+
+/// All members in `directories`, in order of their paths; what is no member is passed over.
+pub fn scan(directories: &[PathBuf]) -> Result<Vec<Found>, Failure> {
+    let mut found = Vec::new();
+    for directory in directories {
+        let what = || format!("scan the directory {}", directory.display());
+        let entries = fs::read_dir(directory).doing(what)?;
+        let mut paths = Vec::new();
+        for entry in entries.take(SCAN_ENTRIES_MAX) {
+            paths.push(entry.doing(what)?.path());
+        }
+        paths.sort();
+        found.extend(paths.iter().filter_map(|path| look(path)));
+    }
+    Ok(found)
+}
+
+fn look(path: &Path) -> Option<Found> {
+    let path = canonical(path);
+    let file = MemberFile::open(&path, OpenMode::inspect()).ok()?;
+    let superblock = inspect(&file).ok()?.superblock?;
+    Some(Found {
+        path,
+        array: superblock.array,
+        name: superblock.name,
+    })
+}
+
+/// The members of the one array that was found, or of the one called `name`.
+pub fn choose_array(found: Vec<Found>, name: Option<&str>) -> Result<Vec<PathBuf>, Failure> {
+    let mut arrays: BTreeMap<Uuid, (String, Vec<PathBuf>)> = BTreeMap::new();
+    for member in found
+        .into_iter()
+        .filter(|m| name.is_none_or(|name| name == m.name))
+    {
+        let array = arrays
+            .entry(member.array)
+            .or_insert_with(|| (member.name, Vec::new()));
+        array.1.push(member.path);
+    }
+    if arrays.len() > 1 {
+        let list: Vec<_> = arrays
+            .iter()
+            .map(|(uuid, (name, _))| format!("{name} ({uuid})"))
+            .collect();
+        return Err(Failure::refused(format!(
+            "members of {} arrays were found: {}; choose one with --name, or name its members",
+            arrays.len(),
+            list.join(", ")
+        )));
+    }
+    match arrays.into_values().next() {
+        Some((_, paths)) => Ok(paths),
+        None => Err(Failure::failed(match name {
+            Some(name) => format!("the scan found no member of an array called {name}"),
+            None => "the scan found no member of an array".to_string(),
+        })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Exit;
+
+    #[test]
+    fn the_same_file_by_two_names_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("a"), "").unwrap();
+        fs::write(path("b"), "").unwrap();
+        fs::hard_link(path("a"), path("hard")).unwrap();
+        std::os::unix::fs::symlink(path("a"), path("soft")).unwrap();
+        check_distinct(&[path("a"), path("b"), path("missing")]).unwrap();
+        for twin in ["a", "hard", "soft"] {
+            let failure = check_distinct(&[path("a"), path("b"), path(twin)]).unwrap_err();
+            assert_eq!(failure.exit, Exit::Refused);
+            assert!(failure.message.contains("same file"));
+        }
+    }
+
+    #[test]
+    fn scanning_passes_over_what_is_no_member() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("noise"), [7; 5000]).unwrap();
+        fs::write(directory.path().join("empty"), "").unwrap();
+        fs::create_dir(directory.path().join("sub")).unwrap();
+        assert!(scan(&[directory.path().to_owned()]).unwrap().is_empty());
+        let missing = scan(&[directory.path().join("missing")]).unwrap_err();
+        assert_eq!(missing.exit, Exit::Failed);
+    }
+
+    #[test]
+    fn one_of_several_arrays_has_to_be_chosen() {
+        let member = |array: u8, name: &str, path: &str| Found {
+            path: PathBuf::from(path),
+            array: Uuid([array; 16]),
+            name: name.to_string(),
+        };
+        let found = || {
+            vec![
+                member(1, "a", "/1"),
+                member(2, "b", "/2"),
+                member(1, "a", "/3"),
+            ]
+        };
+        let refused = choose_array(found(), None).unwrap_err();
+        assert_eq!(refused.exit, Exit::Refused);
+        assert!(refused.message.contains("--name"));
+        let chosen = choose_array(found(), Some("a")).unwrap();
+        assert_eq!(chosen, [PathBuf::from("/1"), PathBuf::from("/3")]);
+        assert_eq!(
+            choose_array(found(), Some("c")).unwrap_err().exit,
+            Exit::Failed
+        );
+        assert_eq!(
+            choose_array(Vec::new(), None).unwrap_err().exit,
+            Exit::Failed
+        );
+    }
+}

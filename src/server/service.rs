@@ -1,0 +1,248 @@
+//! The data thread's loop: one array, its clients, and what operators want of it.
+
+use super::frontend::Frontend;
+use super::host::{Answer, Host, Notice};
+use super::log;
+use crate::control::wire::{
+    AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, StatusReport,
+};
+use crate::failure::Failure;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use std::time::{Duration, Instant};
+use uraid_engine::api::{Command, Device, DeviceId};
+use uraid_io::device::MemberFile;
+
+/// How long requests under way may take once the server stops; then clients are cut off.
+const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+/// How long the last answers may take to reach clients after that.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
+/// What other threads want of the data thread.
+pub enum Message {
+    /// How the array is.
+    Status(Box<dyn FnOnce(Result<StatusReport, Failure>) + Send>),
+    /// An operator's order, with the device that it brings.
+    Order(Order, Option<MemberFile>, Answer),
+    /// A member is no longer there.
+    Gone(DeviceId, String),
+    /// A signal says to end.
+    Terminate,
+}
+
+/// What the engine is to do for an order.
+enum Plan {
+    Command(Command),
+    /// The command takes in the device that came with the order.
+    WithDevice(Box<dyn FnOnce(Device) -> Command>),
+}
+
+/// How far the service is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Running,
+    /// No new requests; those under way until this time.
+    Draining(Instant),
+    /// The engine flushes.
+    Stopping,
+    /// The engine has flushed; clients may get their last answers until this time.
+    Goodbye(Instant),
+}
+
+/// Whether everything was flushed, in words.
+type StopResult = Result<String, Failure>;
+
+/// An array in service.
+pub struct Service {
+    host: Host,
+    frontend: Frontend,
+    inbox: Receiver<Message>,
+    uris: Vec<String>,
+    phase: Phase,
+    /// Whoever asked for the stop.
+    stop_answers: Vec<Answer>,
+    /// What the engine said about it.
+    stop_result: (Sender<StopResult>, Receiver<StopResult>),
+}
+
+/// How a service ended.
+pub struct End {
+    /// Whether everything is flushed, in words.
+    pub result: StopResult,
+    /// Who is to be told.
+    pub answers: Vec<Answer>,
+}
+
+impl Service {
+    /// An array that is open. Call [`Service::run`].
+    pub fn new(
+        host: Host,
+        frontend: Frontend,
+        inbox: Receiver<Message>,
+        uris: Vec<String>,
+    ) -> Service {
+        Service {
+            host,
+            frontend,
+            inbox,
+            uris,
+            phase: Phase::Running,
+            stop_answers: Vec::new(),
+            stop_result: bounded(1),
+        }
+    }
+
+    /// Serves until a signal or an operator ends it, then flushes and closes everything.
+    pub fn run(mut self) -> End {
+        let mut events = Vec::new();
+        loop {
+            self.take_messages();
+            self.settle();
+            self.move_on();
+            if self.is_over() {
+                break;
+            }
+            let timeout = self.timeout();
+            self.host.wait(timeout, &mut events);
+            for event in events.drain(..) {
+                self.frontend.handle(event, self.host.driver());
+            }
+        }
+        self.host.close();
+        let result = self.stop_result.1.try_recv();
+        End {
+            result: result.expect("the engine answers the stop before it has stopped"),
+            answers: self.stop_answers,
+        }
+    }
+
+    /// Lets engine and clients run until neither has anything for the other.
+    fn settle(&mut self) {
+        loop {
+            let mut busy = self.frontend.advance(&mut self.host);
+            self.host.pump();
+            while let Some(reply) = self.host.next_reply() {
+                self.frontend.reply(reply);
+                busy = true;
+            }
+            while let Some(notice) = self.host.next_notice() {
+                self.take_notice(notice);
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    fn take_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Stopped => self.phase = Phase::Goodbye(Instant::now() + GOODBYE_MAX),
+            Notice::Opened | Notice::Refused(_) => panic!("the array is open already"),
+        }
+    }
+
+    fn take_messages(&mut self) {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::Status(answer) => answer(self.status()),
+                Message::Order(order, file, answer) => self.take_order(order, file, answer),
+                Message::Gone(device, why) => self.host.device_gone(device, why),
+                Message::Terminate => self.begin_stop(),
+            }
+        }
+    }
+
+    fn status(&self) -> Result<StatusReport, Failure> {
+        let status = self.host.status();
+        status
+            .map(|status| StatusReport::new(&status, &self.uris))
+            .ok_or_else(|| Failure::failed("the array is not assembled yet; try again"))
+    }
+
+    fn take_order(&mut self, order: Order, file: Option<MemberFile>, answer: Answer) {
+        if let Order::Stop(_) = order {
+            self.stop_answers.push(answer);
+            return self.begin_stop();
+        }
+        if self.phase != Phase::Running {
+            return answer(Err(Failure::failed("the server is stopping")));
+        }
+        match self.plan(order) {
+            Ok(Plan::Command(command)) => self.host.command(command, answer),
+            Ok(Plan::WithDevice(command)) => {
+                let file = file.expect("the operator opened the device");
+                self.host.command_with(file, command, answer);
+            }
+            Err(failure) => answer(Err(failure)),
+        }
+    }
+
+    /// What the engine is to do for an order.
+    fn plan(&self, order: Order) -> Result<Plan, Failure> {
+        let member = |reference: &MemberReference| match reference {
+            MemberReference::Slot(slot) => self.host.member_name(&slot.to_string()),
+            MemberReference::Text(text) => self.host.member_name(text),
+        };
+        Ok(match order {
+            Order::Fail(MemberBody { member: m, force }) => Plan::Command(Command::Fail {
+                member: member(&m)?,
+                force,
+            }),
+            Order::Remove(MemberBody { member: m, force }) => Plan::Command(Command::Remove {
+                member: member(&m)?,
+                force,
+            }),
+            Order::Clear(ClearBody { member: m }) => Plan::Command(Command::Clear {
+                member: m.as_ref().map(member).transpose()?,
+            }),
+            Order::Add(AddBody { force, .. }) => {
+                Plan::WithDevice(Box::new(move |device| Command::Add { device, force }))
+            }
+            Order::Replace(ReplaceBody { old, force, .. }) => {
+                let old = member(&old)?;
+                Plan::WithDevice(Box::new(move |new| Command::Replace { old, new, force }))
+            }
+            Order::Stop(_) => unreachable!("the caller stops without a plan"),
+        })
+    }
+
+    fn begin_stop(&mut self) {
+        if self.phase == Phase::Running {
+            log::info("stopping");
+            self.frontend.shutdown(self.host.driver());
+            self.phase = Phase::Draining(Instant::now() + DRAIN_MAX);
+        }
+    }
+
+    /// From one phase to the next, when its time has come.
+    fn move_on(&mut self) {
+        if let Phase::Draining(deadline) = self.phase
+            && (self.frontend.is_idle() || Instant::now() >= deadline)
+        {
+            self.phase = Phase::Stopping;
+            let result = self.stop_result.0.clone();
+            self.host
+                .command(Command::Stop, Box::new(move |r| drop(result.try_send(r))));
+            self.settle();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self.phase {
+            Phase::Goodbye(deadline) => self.frontend.is_empty() || Instant::now() >= deadline,
+            _ => false,
+        }
+    }
+
+    /// When to look again though nothing happened.
+    fn timeout(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let phase = match self.phase {
+            Phase::Draining(deadline) | Phase::Goodbye(deadline) => Some(deadline),
+            Phase::Running | Phase::Stopping => None,
+        };
+        let negotiation = self.frontend.check_negotiations(now);
+        let first = [phase, negotiation].into_iter().flatten().min();
+        first.map(|at| at.saturating_duration_since(now))
+    }
+}
