@@ -1,0 +1,258 @@
+//! A running `uraid serve`.
+
+use super::client::Client;
+use super::sandbox::{Ran, Sandbox, as_args};
+use super::{PATIENCE, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+/// Servers get numbered sockets, so that one test can run several.
+static SERVERS: AtomicUsize = AtomicUsize::new(0);
+
+/// A server that is ready. Dropping it kills it; if the test is failing, its log is shown.
+pub struct Server {
+    child: Child,
+    log: PathBuf,
+    /// The line that said it was ready.
+    pub ready: String,
+    /// Its NBD socket.
+    pub socket: PathBuf,
+    /// Its control socket.
+    pub control: PathBuf,
+}
+
+impl Server {
+    /// Starts a server on a unix socket of its own, unless `options` name a `--listen`; `Err` is
+    /// a server that ended before it was ready.
+    pub fn start(sandbox: &Sandbox, options: &str, members: &[PathBuf]) -> Result<Server, Ran> {
+        let number = SERVERS.fetch_add(1, Ordering::Relaxed);
+        let socket = sandbox.path(format!("s{number}.sock"));
+        let control = sandbox.path(format!("s{number}.ctl"));
+        let log = sandbox.path(format!("s{number}.log"));
+        let mut command = sandbox.uraid_command();
+        command.arg("serve").args(options.split_whitespace());
+        if !options.contains("--listen") {
+            command
+                .arg("--listen")
+                .arg(format!("unix:{}", socket.display()));
+        }
+        command
+            .arg("--control")
+            .arg(&control)
+            .args(as_args(members));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(File::create(&log).expect("log file"));
+        let what = format!("{command:?}");
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{what}: {e}"));
+
+        let lines = lines_of(&mut child);
+        match lines.recv_timeout(PATIENCE) {
+            Ok(ready) if ready.starts_with("ready ") => Ok(Server {
+                child,
+                log,
+                ready,
+                socket,
+                control,
+            }),
+            Ok(other) => {
+                let _ = child.kill();
+                panic!(
+                    "expected a line that begins with 'ready': {other:?}\n{}",
+                    read(&log)
+                );
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                let status = child.wait().expect("exit status");
+                let output = Output {
+                    status,
+                    stdout: Vec::new(),
+                    stderr: read(&log).into(),
+                };
+                Err(Ran::new(what, output))
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let _ = child.kill();
+                panic!(
+                    "neither ready nor gone after {PATIENCE:?}: {what}\n{}",
+                    read(&log)
+                );
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The URI of the default export.
+    pub fn uri(&self) -> String {
+        format!("nbd+unix:///?socket={}", self.socket.display())
+    }
+
+    /// A new connection to the default export.
+    pub fn connect(&self) -> Client {
+        Client::connect(&self.socket, "").expect("connection to the server")
+    }
+
+    /// Runs `uraid COMMAND --control ... ARGS`.
+    pub fn uraid<A: AsRef<OsStr>>(
+        &self,
+        sandbox: &Sandbox,
+        command: &str,
+        args: impl IntoIterator<Item = A>,
+    ) -> Ran {
+        let mut all = vec![
+            command.into(),
+            "--control".into(),
+            self.control.clone().into(),
+        ];
+        all.extend(args.into_iter().map(|a| a.as_ref().to_os_string()));
+        sandbox.uraid(all)
+    }
+
+    /// `uraid status --json`. The exit code tells the state too; that is tested on its own.
+    #[track_caller]
+    pub fn status(&self, sandbox: &Sandbox) -> Value {
+        self.uraid(sandbox, "status", ["--json"]).json()
+    }
+
+    /// Waits until the array is in this state and returns the status.
+    #[track_caller]
+    pub fn wait_state(&self, sandbox: &Sandbox, state: &str) -> Value {
+        wait_for(&format!("state {state}"), || {
+            let status = self.status(sandbox);
+            (status["state"] == state).then_some(status)
+        })
+    }
+
+    /// Waits until the member in `slot` is in this state and returns the status.
+    #[track_caller]
+    pub fn wait_member(&self, sandbox: &Sandbox, slot: u64, state: &str) -> Value {
+        wait_for(&format!("member {slot} {state}"), || {
+            let status = self.status(sandbox);
+            (member(&status, slot)["state"] == state).then_some(status)
+        })
+    }
+
+    /// Kills the server the hard way, as a crash of the program would.
+    pub fn kill9(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.child.wait().expect("exit status");
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("signal to the server");
+    }
+
+    /// Stops the server by SIGTERM and expects that it ends well.
+    #[track_caller]
+    pub fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait_end();
+        assert!(
+            status.success(),
+            "the server ended with {status}\n{}",
+            read(&self.log)
+        );
+    }
+
+    /// Waits until the server ends by itself.
+    #[track_caller]
+    pub fn wait_end(&mut self) -> ExitStatus {
+        wait_for("the end of the server", || {
+            self.child.try_wait().expect("exit status")
+        })
+    }
+
+    /// Whether the server still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("exit status").is_none()
+    }
+
+    /// Resident memory in MiB.
+    pub fn resident_mib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(path).expect("process status");
+        let line = status
+            .lines()
+            .find(|l| l.starts_with("VmRSS:"))
+            .expect("VmRSS");
+        let kib: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .expect("a number")
+            .parse()
+            .expect("a number");
+        kib / 1024
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        read(&self.log)
+    }
+
+    pub fn show_log(&mut self) {
+        println!("--- log of the server\n{}", self.log());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            self.show_log();
+        }
+    }
+}
+
+/// The member in `slot`, by its state in the status.
+#[track_caller]
+pub fn member(status: &Value, slot: u64) -> &Value {
+    let members = status["members"].as_array().expect("members");
+    let found = members.iter().find(|m| m["slot"] == slot);
+    found.unwrap_or_else(|| panic!("no member has slot {slot}: {status:#}"))
+}
+
+/// How many members are in this state.
+pub fn count_in_state(status: &Value, state: &str) -> usize {
+    let members = status["members"].as_array().expect("members");
+    members.iter().filter(|m| m["state"] == state).count()
+}
+
+/// Slot of the member at `path`.
+#[track_caller]
+pub fn slot_of(status: &Value, path: &Path) -> u64 {
+    let members = status["members"].as_array().expect("members");
+    let path = path.to_str().expect("a path in UTF-8");
+    let found = members.iter().find(|m| m["path"] == path);
+    let found = found.unwrap_or_else(|| panic!("no member at {path}: {status:#}"));
+    found["slot"].as_u64().expect("a slot")
+}
+
+/// Reads the child's standard output in a thread, so that waiting for a line can time out, and
+/// so that the child never blocks on a full pipe.
+fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
+    let stdout = BufReader::new(child.stdout.take().expect("piped"));
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in stdout.lines().map_while(Result::ok) {
+            let _ = send.send(line);
+        }
+    });
+    receive
+}
+
+fn read(log: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned()
+}
