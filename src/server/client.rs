@@ -42,6 +42,8 @@ pub struct Client {
     answered_bytes: u64,
     /// Payload of requests whose answers are being sent.
     sending_bytes: u64,
+    /// It had said that it leaves, and now it is gone: nothing worth a line.
+    left: bool,
     closing: bool,
     closed: bool,
 }
@@ -63,6 +65,7 @@ impl Client {
             engine_bytes: 0,
             answered_bytes: 0,
             sending_bytes: 0,
+            left: false,
             closing: false,
             closed: false,
         }
@@ -76,7 +79,9 @@ impl Client {
         self.receive(driver, room);
         self.send(driver);
         while let Some(line) = self.session.log() {
-            log::info(&format!("client {}: {line}", self.stream.0));
+            if !self.left {
+                log::info(&format!("client {}: {line}", self.stream.0));
+            }
         }
         let over =
             self.session.state() == State::Closed || self.session.is_finished() && !self.sending;
@@ -160,6 +165,8 @@ impl Client {
         self.sending = false;
         self.sending_bytes = 0;
         if let Err(error) = result {
+            // Some clients say goodbye and do not wait for the answer.
+            self.left = self.session.state() == State::Draining;
             self.session.close(&format!("sending failed: {error}"));
         }
     }

@@ -1,5 +1,6 @@
 //! Member files before they are in service: finding, opening and looking at them.
 
+use super::log;
 use crate::control::paths::check_name;
 use crate::failure::{Doing, Failure};
 use nix::errno::Errno;
@@ -166,8 +167,10 @@ pub fn open_array(paths: &[PathBuf], read_only: bool) -> Result<OpenArray, Failu
     let mut files = Vec::new();
     let mut arrays: BTreeMap<Uuid, (String, &Path)> = BTreeMap::new();
     for path in paths {
-        let lock_wait = LOCK_WAIT.saturating_sub(start.elapsed());
-        let file = open(path, OpenMode { lock_wait, ..mode })?;
+        let file = match MemberFile::open(path, mode) {
+            Err(OpenError::Locked { .. }) => open_locked(path, mode, start.elapsed())?,
+            opened => opened.map_err(|error| open_failure(&error))?,
+        };
         if let Some(superblock) = inspect(&file)?.superblock {
             arrays.insert(superblock.array, (superblock.name, path));
         }
@@ -175,6 +178,22 @@ pub fn open_array(paths: &[PathBuf], read_only: bool) -> Result<OpenArray, Failu
     }
     let (uuid, name) = only_array(arrays)?;
     Ok(OpenArray { files, uuid, name })
+}
+
+/// Opens a member that somebody holds, unless `waited` has used up the time for that.
+fn open_locked(path: &Path, mode: OpenMode, waited: Duration) -> Result<MemberFile, Failure> {
+    let seconds = LOCK_WAIT.saturating_sub(waited).as_secs();
+    log::info(&format!(
+        "{} is locked; waiting {seconds} s at most",
+        path.display()
+    ));
+    open(
+        path,
+        OpenMode {
+            lock_wait: Duration::from_secs(seconds),
+            ..mode
+        },
+    )
 }
 
 fn only_array(arrays: BTreeMap<Uuid, (String, &Path)>) -> Result<(Uuid, String), Failure> {
