@@ -57,6 +57,7 @@ pub enum Command {
     /// Flush and stop a server
     Stop(StopArgs),
     /// List the arrays that are being served
+    #[command(after_help = "Example:\n  uraid list --json")]
     List,
     /// Erase the superblocks of members
     Wipe(WipeArgs),
@@ -383,7 +384,10 @@ mod tests {
             .filter(|c| c.get_name() != "list")
         {
             let help = command.clone().render_long_help().to_string();
-            assert!(help.contains("Example"), "{help}");
+            assert!(
+                help.contains(&format!("\n  uraid {} ", command.get_name())),
+                "{help}"
+            );
         }
         for line in [
             "uraid list --json",

@@ -55,7 +55,13 @@ struct SuperblockReport {
     copies: usize,
     chunk_bytes: u32,
     size_bytes: u64,
+    /// This member's own place; None: it has none.
+    slot: Option<u16>,
     member_uuid: String,
+    /// Where on the member the stripes are.
+    data_offset_bytes: u64,
+    data_bytes: u64,
+    /// How often the superblock was written.
     write: u64,
     config_epoch: u64,
     members: Vec<EntryReport>,
@@ -105,11 +111,7 @@ fn fill(report: &mut MemberReport, path: &Path) -> Result<(), Failure> {
 impl SuperblockReport {
     fn new(superblock: &Superblock) -> SuperblockReport {
         let shape = &superblock.geometry.shape;
-        let parity = if shape.copies > 1 {
-            shape.copies - 1
-        } else {
-            shape.columns - shape.data
-        };
+        let zones = superblock.geometry.zones();
         let entries = superblock.config.members().map(|(index, entry)| {
             let counters = superblock.counters[usize::from(index.0)];
             EntryReport {
@@ -127,11 +129,14 @@ impl SuperblockReport {
             uuid: superblock.array.to_string(),
             level: shape.level.to_string(),
             data: shape.data,
-            parity,
+            parity: shape.user_parity(),
             copies: shape.copies,
             chunk_bytes: shape.chunk_bytes,
             size_bytes: superblock.geometry.export_bytes,
+            slot: superblock.config.entry(superblock.index).role,
             member_uuid: superblock.member.to_string(),
+            data_offset_bytes: zones.data,
+            data_bytes: zones.end - zones.data,
             write: superblock.write,
             config_epoch: superblock.config.epoch,
             members: entries.collect(),

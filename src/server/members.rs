@@ -171,8 +171,13 @@ pub fn open_array(paths: &[PathBuf], read_only: bool) -> Result<OpenArray, Failu
             Err(OpenError::Locked { .. }) => open_locked(path, mode, start.elapsed())?,
             opened => opened.map_err(|error| open_failure(&error))?,
         };
-        if let Some(superblock) = inspect(&file)?.superblock {
-            arrays.insert(superblock.array, (superblock.name, path));
+        let inspection = inspect(&file)?;
+        match inspection.superblock {
+            Some(superblock) => drop(arrays.insert(superblock.array, (superblock.name, path))),
+            None => log::warning(&format!("{} has no valid superblock", path.display())),
+        }
+        for finding in &inspection.findings {
+            log::warning(&format!("{}: {finding}", path.display()));
         }
         files.push(file);
     }

@@ -22,7 +22,7 @@ use uraid_buffer::Pool;
 use uraid_core::units::Uuid;
 use uraid_engine::api::OpenOptions;
 use uraid_io::driver::{Backend, Driver, Limits};
-use uraid_io::sockets::{listen_tcp, listen_unix};
+use uraid_io::sockets::{ListenError, listen_tcp, listen_unix};
 use uraid_nbd::Export;
 
 /// Memory for buffers, registered with the kernel where possible; the heap helps out beyond it.
@@ -253,7 +253,13 @@ impl Sockets {
     }
 
     fn listen_unix(&mut self, path: &Path) -> Result<OwnedFd, Failure> {
-        let fd = listen_unix(path).map_err(|error| Failure::failed(error.to_string()))?;
+        let fd = listen_unix(path).map_err(|error| match error {
+            ListenError::SocketInUse { path } => Failure::refused(format!(
+                "{} is in use: another server listens there; stop it, or choose another place",
+                path.display()
+            )),
+            other => Failure::failed(other.to_string()),
+        })?;
         self.created.push(path.to_owned());
         Ok(fd)
     }
