@@ -276,6 +276,17 @@ impl Buf {
             len: range.len(),
         }
     }
+
+    /// This window and `next` as one, if `next` follows it in the same memory.
+    pub fn join(&self, next: &Buf) -> Option<Buf> {
+        let (mine, other) = (self.memory.as_ref()?, next.memory.as_ref()?);
+        let adjacent = Arc::ptr_eq(mine, other) && self.start + self.len == next.start;
+        adjacent.then(|| Buf {
+            memory: self.memory.clone(),
+            start: self.start,
+            len: self.len + next.len,
+        })
+    }
 }
 
 impl Deref for Buf {

@@ -5,4 +5,25 @@
 extern crate alloc;
 
 pub mod api;
+mod array;
+mod checkpoint;
+mod commands;
+mod commit;
+mod engine;
+pub mod executor;
+mod lane;
+mod members;
+mod membership;
+mod open;
+mod port;
+mod read;
+mod rebuild;
+mod recovery;
+mod report;
+mod slots;
 pub mod status;
+mod stripes;
+mod sums;
+mod write;
+
+pub use engine::{Engine, ExportInfo};

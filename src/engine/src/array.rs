@@ -1,0 +1,266 @@
+//! The array while it runs: what all parts of the engine share.
+
+use crate::api::{Device, Event, Nanos};
+use crate::executor::{Executor, Lock, Signal};
+use crate::lane::Lane;
+use crate::members::Member;
+use crate::port::Port;
+use crate::rebuild::Progress;
+use crate::stripes::Stripes;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::rc::{Rc, Weak};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use uraid_buffer::{Buf, Pool};
+use uraid_core::config::{Config, EntryState, Index};
+use uraid_core::geometry::{Geometry, Slot, Stripe};
+use uraid_core::superblock::{Counters, Superblock};
+use uraid_core::units::{BLOCK_BYTES, Uuid};
+use uraid_parity::{Code, ColumnSet, Kernels};
+
+/// Who holds a role.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct RoleMembers {
+    /// The member that holds all of its data.
+    pub holder: Option<Index>,
+    /// A member being filled with it.
+    pub filling: Option<Index>,
+}
+
+/// Everything about one array. Shared by all tasks; nothing here is borrowed across an await.
+pub struct Array {
+    /// The executor.
+    pub ex: Executor,
+    me: Weak<Array>,
+    /// I/O.
+    pub port: Rc<Port>,
+    /// Buffers.
+    pub pool: Pool,
+    /// Parity kernels.
+    pub kernels: &'static Kernels,
+    /// Layout.
+    pub geometry: Geometry,
+    /// Erasure code.
+    pub code: Code,
+    /// Seed of all checksums.
+    pub key: u64,
+    /// Identity.
+    pub uuid: Uuid,
+    /// Name.
+    pub name: String,
+    /// Nothing may be written.
+    pub read_only: bool,
+    /// Devices in use, by place in the member table.
+    pub members: RefCell<BTreeMap<Index, Member>>,
+    /// The config in force.
+    pub config: RefCell<Config>,
+    /// The one before it.
+    pub previous: RefCell<Config>,
+    /// Derived from the config: who holds which role.
+    pub roles: RefCell<Vec<RoleMembers>>,
+    /// Error counters and durable cursors, by place in the member table.
+    pub counters: RefCell<Vec<Counters>>,
+    /// Held while a config is being changed.
+    pub config_lock: Lock,
+    /// Members with a fatal error that no config has recorded yet, and why.
+    pub condemned: RefCell<BTreeMap<Index, String>>,
+    /// Whether a verdict on the condemned is being made.
+    pub judging: Cell<bool>,
+    /// Why writes are suspended.
+    pub suspended: RefCell<Option<String>>,
+    /// Members that have no space.
+    pub full: RefCell<BTreeSet<Index>>,
+    /// No more requests.
+    pub stopping: Cell<bool>,
+    /// Requests are served.
+    pub open: Cell<bool>,
+    /// Whether vacancies are being filled.
+    pub maintaining: Cell<bool>,
+    /// Devices that were let go, by the place of the member they held.
+    pub former: RefCell<BTreeMap<Index, Device>>,
+    /// Fired when config, suspension, stopping or rebuild progress change.
+    pub changed: Signal,
+    /// Fired when a flush of a member ends.
+    pub flushed: Signal,
+    /// Journals.
+    pub lanes: Vec<Lane>,
+    /// Stripes with work or locks on them.
+    pub stripes: Stripes,
+    /// Rebuilds under way.
+    pub rebuilds: RefCell<BTreeMap<Index, Progress>>,
+    /// For the log.
+    pub events: RefCell<VecDeque<Event>>,
+    /// State of the identifier generator.
+    pub random: Cell<u64>,
+    /// A block of zeros.
+    pub zero: Buf,
+    /// Blocks found lost beyond redundancy.
+    pub lost_blocks: Cell<u64>,
+}
+
+impl Array {
+    /// The array that this superblock describes, with `config` in force and nothing loaded.
+    pub fn new(
+        superblock: &Superblock,
+        config: Config,
+        ex: &Executor,
+        port: Rc<Port>,
+        pool: Pool,
+        read_only: bool,
+        nonce: u64,
+    ) -> Rc<Array> {
+        let geometry = superblock.geometry;
+        let array = Rc::new_cyclic(|me| Array {
+            me: me.clone(),
+            ex: ex.clone(),
+            port,
+            kernels: Kernels::detect(),
+            geometry,
+            code: geometry.shape.code(),
+            key: superblock.key,
+            uuid: superblock.array,
+            name: superblock.name.clone(),
+            read_only,
+            members: RefCell::default(),
+            previous: RefCell::new(config.clone()),
+            config: RefCell::new(config),
+            roles: RefCell::default(),
+            counters: RefCell::new(superblock.counters.clone()),
+            config_lock: Lock::default(),
+            condemned: RefCell::default(),
+            judging: Cell::new(false),
+            suspended: RefCell::default(),
+            full: RefCell::default(),
+            stopping: Cell::new(false),
+            open: Cell::new(false),
+            maintaining: Cell::new(false),
+            former: RefCell::default(),
+            changed: Signal::default(),
+            flushed: Signal::default(),
+            lanes: (0..usize::from(geometry.lanes))
+                .map(|l| Lane::new(l, &geometry))
+                .collect(),
+            stripes: Stripes::default(),
+            rebuilds: RefCell::default(),
+            events: RefCell::default(),
+            random: Cell::new(nonce),
+            zero: pool.zeroed(BLOCK_BYTES).freeze(),
+            pool,
+            lost_blocks: Cell::new(0),
+        });
+        array.refresh_roles();
+        array
+    }
+
+    /// A handle for a task of its own.
+    pub fn me(&self) -> Rc<Array> {
+        self.me.upgrade().expect("whoever calls holds it")
+    }
+
+    /// A number nobody else has.
+    pub fn nonce(&self) -> u64 {
+        let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.random.set(state);
+        uraid_core::checksum::mix(state) | 1
+    }
+
+    /// Tells the log.
+    pub fn event(&self, event: Event) {
+        self.events.borrow_mut().push_back(event);
+    }
+
+    /// The lane of a stripe.
+    pub fn lane(&self, stripe: Stripe) -> &Lane {
+        &self.lanes[self.geometry.lane_of_stripe(stripe)]
+    }
+
+    /// Whether writes are refused because too much has failed.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended.borrow().is_some()
+    }
+
+    /// Recomputes who holds which role.
+    pub fn refresh_roles(&self) {
+        let config = self.config.borrow();
+        let mut roles = alloc::vec![RoleMembers::default(); self.geometry.shape.columns];
+        for (index, entry) in config.members() {
+            let Some(role) = entry.role else { continue };
+            let role = &mut roles[usize::from(role)];
+            match entry.state {
+                EntryState::InSync => role.holder = Some(index),
+                EntryState::Rebuilding | EntryState::Replacing => role.filling = Some(index),
+                _ => {}
+            }
+        }
+        *self.roles.borrow_mut() = roles;
+    }
+
+    /// The member from which `column` of `slot` can be read, if any.
+    pub fn reader(&self, slot: Slot, column: usize) -> Option<Index> {
+        let role = self.roles.borrow()[self.geometry.shape.role_of(slot, column)];
+        let live = |i: &Index| self.live_device(*i).is_some();
+        let filled = |i: &Index| {
+            self.rebuilds
+                .borrow()
+                .get(i)
+                .is_some_and(|p| slot.0 < p.cursor)
+        };
+        role.holder
+            .filter(live)
+            .or_else(|| role.filling.filter(live).filter(filled))
+    }
+
+    /// The members that take writes of `column` of `slot`.
+    pub fn writers(&self, slot: Slot, column: usize) -> impl Iterator<Item = Index> {
+        let role = self.roles.borrow()[self.geometry.shape.role_of(slot, column)];
+        role.holder.into_iter().chain(role.filling)
+    }
+
+    /// All members that take writes.
+    pub fn all_writers(&self) -> Vec<Index> {
+        let roles = self.roles.borrow();
+        roles
+            .iter()
+            .flat_map(|r| r.holder.into_iter().chain(r.filling))
+            .collect()
+    }
+
+    /// Columns of `slot` that can be read.
+    pub fn readable(&self, slot: Slot) -> ColumnSet {
+        let columns = 0..self.geometry.shape.columns;
+        columns
+            .filter(|c| self.reader(slot, *c).is_some())
+            .collect()
+    }
+
+    /// Whether the in-sync members, less those in `without`, hold all data.
+    pub fn decodes_without(&self, without: &dyn Fn(Index) -> bool) -> bool {
+        let roles = self.roles.borrow();
+        let alive = |i: &Index| !without(*i);
+        let have = (0..roles.len())
+            .filter(|c| {
+                let role = self.geometry.shape.role_of(Slot(0), *c);
+                roles[role].holder.as_ref().is_some_and(alive)
+            })
+            .collect();
+        self.code.can_decode(have)
+    }
+
+    /// `count` blocks of zeros.
+    pub fn zeros(&self, count: usize) -> Vec<Buf> {
+        alloc::vec![self.zero.clone(); count]
+    }
+
+    /// Time `delay` from now.
+    pub fn after(&self, delay: Nanos) -> Nanos {
+        self.ex.now() + delay
+    }
+
+    /// A frozen 4 KiB block whose content `fill` writes.
+    pub fn block(&self, fill: impl FnOnce(&mut [u8])) -> Buf {
+        let mut block = self.pool.take(BLOCK_BYTES);
+        fill(&mut block);
+        block.freeze()
+    }
+}

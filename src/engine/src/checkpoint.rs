@@ -1,0 +1,283 @@
+//! Checkpoints: what is journalled and durable goes in place, the map and checksum pages follow,
+//! and once all of it is durable on all members the journal space is free again.
+
+use crate::api::Nanos;
+use crate::array::Array;
+use crate::executor::join_all;
+use crate::lane::{Lane, RowImage};
+use crate::sums::SlotSums;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use uraid_buffer::Buf;
+use uraid_core::config::Index;
+use uraid_core::geometry::{Slot, Stripe};
+use uraid_core::journal::Checkpoint;
+use uraid_core::pages::encode_map_page;
+use uraid_parity::ColumnSet;
+
+/// A lane that has been idle for so long is checkpointed, so that a start finds little to do.
+const IDLE: Nanos = 1_000_000_000;
+/// Stripes destaged at the same time.
+const DESTAGE_STRIPES_MAX: usize = 64;
+
+/// A page and where it goes.
+type PageWrite = (Index, u64, Vec<u8>);
+
+impl Array {
+    /// Makes checkpoints for as long as the array lives: when space runs short, and when idle.
+    pub async fn checkpoint_task(self: Rc<Self>, lane: usize) {
+        let lane = &self.lanes[lane];
+        loop {
+            let before = lane.journal.borrow().next_seq;
+            let dirty = self.has_work(lane);
+            let due = || self.checkpoint_due(lane) || self.is_blocked(lane);
+            if dirty {
+                let by = self.after(IDLE);
+                let due = self.ex.until_or(by, &lane.checkpoint_wanted, due).await;
+                let idle = lane.journal.borrow().next_seq == before;
+                if !due && !idle {
+                    continue;
+                }
+            } else {
+                let any = || due() || self.has_work(lane);
+                self.ex.until(&lane.checkpoint_wanted, any).await;
+                if !due() {
+                    continue;
+                }
+            }
+            if self.is_suspended() {
+                self.ex
+                    .until(&lane.checkpoint_wanted, || !self.is_suspended())
+                    .await;
+            }
+            self.checkpoint(lane).await;
+            self.ex.fire(&lane.journal_moved);
+            self.ex.yield_now().await;
+        }
+    }
+
+    /// Whether there is anything to write down.
+    pub fn has_work(&self, lane: &Lane) -> bool {
+        let journal = lane.journal.borrow();
+        journal.tail < journal.completed
+            || lane.sums.dirty_count() > 0
+            || !lane.map.borrow().dirty.is_empty()
+    }
+
+    /// Whether commits wait for journal space.
+    fn is_blocked(&self, lane: &Lane) -> bool {
+        lane.journal.borrow().starved
+    }
+
+    /// Makes a checkpoint of a lane.
+    pub async fn checkpoint(&self, lane: &Lane) {
+        let _held = lane.checkpoint_lock.lock(&self.ex).await;
+        self.checkpoint_locked(lane).await;
+    }
+
+    /// As [`Array::checkpoint`]; the caller holds the lane's checkpoint lock.
+    pub async fn checkpoint_locked(&self, lane: &Lane) {
+        if self.read_only {
+            return;
+        }
+        self.flush_journals().await;
+        self.destage(lane).await;
+        // What is encoded here names only batches that the next flush makes durable.
+        let completed = lane.journal.borrow().completed;
+        let tail = lane
+            .overlay
+            .borrow()
+            .oldest_seq()
+            .unwrap_or(completed)
+            .min(completed);
+        let pages = self.take_dirty_pages(lane);
+        {
+            let mut map = lane.map.borrow_mut();
+            let touched = core::mem::take(&mut map.touched[0]);
+            map.touched[1].extend(touched);
+        }
+        self.flush_journals().await;
+        if self.is_suspended() {
+            return;
+        }
+        let writes = pages.into_iter().map(|(index, offset, bytes)| {
+            self.write_member(index, offset, alloc::vec![self.pool.copy(&bytes)])
+        });
+        join_all(writes).await;
+        self.flush_members().await;
+        self.write_checkpoint_records(lane, tail).await;
+        self.flush_members().await;
+        if self.is_suspended() {
+            return;
+        }
+        lane.map.borrow_mut().touched[1].clear();
+        lane.journal.borrow_mut().move_tail(tail);
+    }
+
+    /// Writes a checkpoint record on every member that takes writes.
+    pub async fn write_checkpoint_records(&self, lane: &Lane, tail: u64) {
+        let records: Vec<Checkpoint> = {
+            let mut journal = lane.journal.borrow_mut();
+            journal.checkpoint_number += 1;
+            let record = |index: Index| Checkpoint {
+                lane: lane.id as u16,
+                member: index,
+                number: journal.checkpoint_number,
+                epoch: journal.epoch,
+                tail,
+                tail_pos: journal.rings.get(&index).map_or(0, |r| r.tail_at(tail)),
+                witnessed_tail: journal.tail,
+                config_nonce: self.config.borrow().nonce,
+            };
+            self.all_writers().into_iter().map(record).collect()
+        };
+        let write = |c: Checkpoint| {
+            let offset = self
+                .geometry
+                .checkpoint_offset(lane.id, Checkpoint::copy(c.number));
+            self.write_member(
+                c.member,
+                offset,
+                alloc::vec![self.pool.copy(&c.encode(self.key))],
+            )
+        };
+        join_all(records.into_iter().map(write)).await;
+    }
+
+    fn take_dirty_pages(&self, lane: &Lane) -> Vec<PageWrite> {
+        let mut writes = self.dirty_map_pages(lane);
+        let dirty = lane.sums.take_dirty();
+        for (_, _, page) in &dirty {
+            page.sequence.set(page.sequence.get() + 1);
+        }
+        for (index, number, page) in &dirty {
+            let peers = self.peer_sequences(lane, *number);
+            let copy = (page.sequence.get() % 2) as usize;
+            let offset = self.geometry.checksum_page_offset(lane.id, *number, copy);
+            let bytes = self.encode_sum_page(lane.id, *index, *number, page, &peers);
+            writes.push((*index, offset, bytes));
+        }
+        // In the order of the disk.
+        writes.sort_by_key(|(index, offset, _)| (*index, *offset));
+        writes
+    }
+
+    /// Sequence numbers of the same page on the holders of all roles, as far as they are known.
+    fn peer_sequences(&self, lane: &Lane, number: u64) -> Vec<u64> {
+        let sequence = |holder: Option<Index>| {
+            holder
+                .and_then(|i| lane.sums.cached(i, number))
+                .map_or(0, |p| p.sequence.get())
+        };
+        self.roles
+            .borrow()
+            .iter()
+            .map(|r| sequence(r.holder))
+            .collect()
+    }
+
+    fn dirty_map_pages(&self, lane: &Lane) -> Vec<PageWrite> {
+        let mut map = lane.map.borrow_mut();
+        let mut writes = Vec::new();
+        for page in core::mem::take(&mut map.dirty) {
+            map.sequences[page as usize] += 1;
+            let sequence = map.sequences[page as usize];
+            let bytes = encode_map_page(self.key, lane.id as u16, page, sequence, map.page(page));
+            let copy = (sequence % 2) as usize;
+            let offset = self.geometry.map_page_offset(lane.id, page, copy);
+            writes.extend(
+                self.all_writers()
+                    .into_iter()
+                    .map(|i| (i, offset, bytes.clone())),
+            );
+        }
+        writes
+    }
+
+    /// Puts in place every row whose journal records are durable.
+    async fn destage(&self, lane: &Lane) {
+        let durable = lane.journal.borrow().durable;
+        let stripes = lane.overlay.borrow().stripes_before(durable);
+        for some in stripes.chunks(DESTAGE_STRIPES_MAX) {
+            if self.is_suspended() {
+                return;
+            }
+            join_all(
+                some.iter()
+                    .map(|stripe| self.destage_stripe(lane, *stripe, durable)),
+            )
+            .await;
+        }
+    }
+
+    async fn destage_stripe(&self, lane: &Lane, stripe: Stripe, durable: u64) {
+        let _alone = self.lock_place(stripe).await;
+        let rows = lane.overlay.borrow().rows_before(stripe, durable);
+        let Some(slot) = rows.first().map(|(_, image)| image.slot) else {
+            return;
+        };
+        let local = self.geometry.in_lane(slot.0);
+        lane.slots.borrow_mut().hold(local);
+        self.place_rows(slot, &rows).await;
+        if !self.is_suspended() {
+            let mut overlay = lane.overlay.borrow_mut();
+            rows.iter()
+                .for_each(|(row, image)| overlay.placed(stripe, *row, image));
+        }
+        lane.slots.borrow_mut().unhold(local);
+    }
+
+    /// Writes rows in place and notes their checksums.
+    async fn place_rows(&self, slot: Slot, rows: &[(u16, RowImage)]) {
+        let columns: ColumnSet = rows
+            .iter()
+            .flat_map(|(_, image)| image.columns.iter().map(|(c, _)| *c))
+            .collect();
+        let all_rows = 0..self.geometry.shape.rows();
+        let targets: Vec<(usize, Index)> = columns
+            .iter()
+            .flat_map(|c| self.writers(slot, c).map(move |i| (c, i)))
+            .collect();
+        let sums: Vec<SlotSums> = join_all(
+            targets
+                .iter()
+                .map(|(_, i)| self.sums(*i, slot, all_rows.clone())),
+        )
+        .await;
+        let mut writes = Vec::new();
+        for (column, index) in &targets {
+            for (first, buffers) in row_runs(rows, *column) {
+                let offset = self.geometry.block_offset(slot, usize::from(first));
+                writes.push(self.write_member(*index, offset, buffers));
+            }
+        }
+        join_all(writes).await;
+        if self.is_suspended() {
+            return;
+        }
+        for ((column, _), sums) in targets.iter().zip(&sums) {
+            for (row, image) in rows {
+                if let Some(version) = image.column(*column) {
+                    self.set_sum(sums, slot, usize::from(*row), version.sum);
+                }
+            }
+        }
+    }
+}
+
+/// Neighbouring rows of one column, to be written together.
+fn row_runs(rows: &[(u16, RowImage)], column: usize) -> Vec<(u16, Vec<Buf>)> {
+    let mut runs: Vec<(u16, Vec<Buf>)> = Vec::new();
+    for (row, image) in rows {
+        let Some(version) = image.column(column) else {
+            continue;
+        };
+        match runs.last_mut() {
+            Some((first, buffers)) if *first + buffers.len() as u16 == *row => {
+                buffers.push(version.data.clone());
+            }
+            _ => runs.push((*row, alloc::vec![version.data.clone()])),
+        }
+    }
+    runs
+}

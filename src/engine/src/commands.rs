@@ -1,0 +1,377 @@
+//! What operators ask of a running array.
+
+use crate::api::{Command, CommandError, Device, Event, MemberName};
+use crate::array::Array;
+use crate::members::Member;
+use crate::membership::Joining;
+use crate::open::inspect_device;
+use alloc::format;
+use alloc::string::String;
+use uraid_core::config::{Entry, EntryState, Index};
+use uraid_core::superblock::{Superblock, wipe_ranges};
+use uraid_core::units::{BLOCK_BYTES, Uuid};
+
+type Result<T> = core::result::Result<T, CommandError>;
+
+fn refused<T>(text: String) -> Result<T> {
+    Err(CommandError::Refused(text))
+}
+
+impl Array {
+    /// Carries out one command.
+    pub async fn command(&self, command: Command) -> Result<String> {
+        if self.read_only && !matches!(command, Command::Stop) {
+            return refused("the array is read-only".into());
+        }
+        match command {
+            Command::Fail { member, force } => self.fail(&member, force).await,
+            Command::Remove { member, force } => self.remove(&member, force).await,
+            Command::Add { device, force } => self.add(device, force).await,
+            Command::Replace { old, new, force } => self.replace(&old, new, force).await,
+            Command::Clear { member } => self.clear(member).await,
+            Command::Stop => self.stop().await,
+        }
+    }
+
+    fn find(&self, name: &MemberName) -> Result<Index> {
+        let config = self.config.borrow();
+        let found = match name {
+            MemberName::Device(id) => {
+                let members = self.members.borrow();
+                let former = self.former.borrow();
+                let current = members
+                    .values()
+                    .find(|m| m.device.id == *id)
+                    .map(|m| m.index);
+                current.or_else(|| former.iter().find(|(_, d)| d.id == *id).map(|(i, _)| *i))
+            }
+            // The holder first: a member that replaces another has the same role.
+            MemberName::Slot(slot) => {
+                let with_role = || config.members().filter(|(_, e)| e.role == Some(*slot));
+                let in_sync = with_role().find(|(_, e)| e.state == EntryState::InSync);
+                in_sync.or_else(|| with_role().next()).map(|(i, _)| i)
+            }
+            MemberName::Uuid(uuid) => config.find(*uuid),
+        };
+        found
+            .filter(|i| config.entry(*i).state != EntryState::Empty)
+            .ok_or_else(|| {
+                CommandError::Refused("no such member: `uraid status` lists them".into())
+            })
+    }
+
+    async fn fail(&self, name: &MemberName, force: bool) -> Result<String> {
+        let index = self.find(name)?;
+        let label = self.member_name(index);
+        if !self.config.borrow().entry(index).state.takes_writes() {
+            return refused(format!("{label} is not in service"));
+        }
+        self.check_spare_able(index, force, "fail")?;
+        self.take_out(index, |entry| entry.state).await?;
+        Ok(format!("{label} is out of service"))
+    }
+
+    /// Whether the array goes on without a member.
+    fn check_spare_able(&self, index: Index, force: bool, verb: &str) -> Result<()> {
+        let in_sync = self.config.borrow().is_in_sync(index);
+        let gone = |i: Index| i == index || self.live_device(i).is_none();
+        if in_sync && !force && !self.decodes_without(&gone) {
+            return refused(format!(
+                "{} holds data that no other member can replace now: {verb} it only with --force, \
+                 data becomes unavailable until it returns",
+                self.member_name(index)
+            ));
+        }
+        Ok(())
+    }
+
+    async fn take_out(&self, index: Index, state: impl Fn(&Entry) -> EntryState) -> Result<()> {
+        if let Some(m) = self.members.borrow_mut().get_mut(&index) {
+            m.alive = false;
+        }
+        let done = self
+            .change_config(|config| {
+                config.mark_left(index);
+                let entry = config.entry_mut(index);
+                if state(entry) == EntryState::Empty {
+                    *entry = Entry::EMPTY;
+                }
+            })
+            .await;
+        if done {
+            Ok(())
+        } else {
+            Err(CommandError::Failed("the array is suspended".into()))
+        }
+    }
+
+    async fn remove(&self, name: &MemberName, force: bool) -> Result<String> {
+        let index = self.find(name)?;
+        let label = self.member_name(index);
+        let state = self.config.borrow().entry(index).state;
+        if state.takes_writes() && !force {
+            return refused(format!(
+                "{label} is in service: fail it first, or use --force"
+            ));
+        }
+        if state.takes_writes() {
+            self.check_spare_able(index, force, "remove")?;
+        }
+        self.take_out(index, |_| EntryState::Empty).await?;
+        self.release(index);
+        Ok(format!("{label} is no longer a member"))
+    }
+
+    /// Reads what a new device holds and refuses what must not be overwritten.
+    async fn examine(&self, device: &Device, force: bool) -> Result<Option<Superblock>> {
+        let needed = self.geometry.member_bytes();
+        if device.size_bytes < needed {
+            return Err(CommandError::Failed(format!(
+                "{}: {} bytes are too small, a member of this array has {needed} bytes",
+                device.path, device.size_bytes
+            )));
+        }
+        let found = inspect_device(&self.port, &self.pool, device)
+            .await
+            .superblock;
+        match found {
+            Some(s) if s.array != self.uuid && !force => refused(format!(
+                "{} is a member of array \"{}\" ({}): wipe it with `uraid wipe`, or use --force",
+                device.path, s.name, s.array
+            )),
+            Some(s) if s.array == self.uuid && self.is_in_use(s.member) => refused(format!(
+                "{} is a copy of a member that is in use ({}): wipe it first",
+                device.path, s.member
+            )),
+            Some(s) if s.array == self.uuid => Ok(Some(s)),
+            _ => Ok(None),
+        }
+    }
+
+    fn is_in_use(&self, member: Uuid) -> bool {
+        self.members
+            .borrow()
+            .values()
+            .any(|m| m.uuid == member && m.alive)
+    }
+
+    /// A former member whose role is still vacant, and since when it is missing changes.
+    fn former_role(&self, s: &Superblock) -> Option<(Index, u16, u64)> {
+        let config = self.config.borrow();
+        let index = config.find(s.member)?;
+        let entry = config.entry(index);
+        let role = entry.role.filter(|_| entry.state == EntryState::Failed)?;
+        let holders = self.roles.borrow()[usize::from(role)];
+        let vacant = holders.holder.is_none() && holders.filling.is_none();
+        // It held the last config it was part of, or one after it that was never completed.
+        let ours = [s.config.nonce, s.config.parent].contains(&entry.left_nonce);
+        (vacant && ours && entry.left_epoch > 0).then_some((index, role, entry.left_epoch))
+    }
+
+    async fn add(&self, device: Device, force: bool) -> Result<String> {
+        self.check_open()?;
+        let found = self.examine(&device, force).await?;
+        let path = device.path.clone();
+        if let Some((index, role, since)) = found.as_ref().and_then(|s| self.former_role(s)) {
+            let s = found.expect("it was just found");
+            self.forget_device(index, s.write);
+            let state = EntryState::Rebuilding;
+            let joining = Joining {
+                index,
+                uuid: s.member,
+                device,
+                role,
+                state,
+                since,
+            };
+            self.join(joining).await.map_err(CommandError::Failed)?;
+            self.maintain().await;
+            return Ok(format!(
+                "{path} is back as member {role}: it catches up with what changed since it left"
+            ));
+        }
+        self.blank(&device).await?;
+        let (index, uuid) = self.new_member(device)?;
+        let done = self
+            .change_config(|config| {
+                while config.entries.len() <= usize::from(index.0) {
+                    config.entries.push(Entry::EMPTY);
+                }
+                let state = EntryState::Spare;
+                *config.entry_mut(index) = Entry {
+                    uuid,
+                    state,
+                    ..Entry::EMPTY
+                };
+            })
+            .await;
+        if !done {
+            return Err(CommandError::Failed("the array is suspended".into()));
+        }
+        self.maintain().await;
+        let role = self.config.borrow().entry(index).role;
+        Ok(match role {
+            Some(role) => format!("{path} is being rebuilt as member {role}"),
+            None => format!("{path} is a spare"),
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match &*self.suspended.borrow() {
+            Some(why) => Err(CommandError::Failed(why.clone())),
+            None if self.stopping.get() => {
+                Err(CommandError::Failed("the server is stopping".into()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A member that returns gets a new device; superblock numbers go on from what it holds.
+    fn forget_device(&self, index: Index, write: u64) {
+        let device = Device {
+            id: crate::api::DeviceId(u32::MAX),
+            path: String::new(),
+            size_bytes: 0,
+        };
+        let mut members = self.members.borrow_mut();
+        let old = members
+            .entry(index)
+            .or_insert_with(|| Member::new(index, Uuid::default(), device));
+        old.alive = false;
+        old.superblock_write = old.superblock_write.max(write);
+    }
+
+    /// Removes superblocks of any array, so that none of them can be taken for a newer one.
+    async fn blank(&self, device: &Device) -> Result<()> {
+        for range in wipe_ranges(device.size_bytes) {
+            let zeros = self.zeros((range.end - range.start) as usize / BLOCK_BYTES);
+            let written = self.port.write(device.id, range.start, zeros).done().await;
+            written.map_err(|error| {
+                let what = crate::members::describe(error);
+                CommandError::Failed(format!("{}: cannot be written: {what}", device.path))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn new_member(&self, device: Device) -> Result<(Index, Uuid)> {
+        let index = self.config.borrow().clone().free_index();
+        let Some(index) = index else {
+            return refused("the member table is full: remove members that are gone".into());
+        };
+        let uuid = Uuid::from_random(self.nonce(), self.nonce());
+        self.counters.borrow_mut()[usize::from(index.0)] = Default::default();
+        self.former.borrow_mut().remove(&index);
+        self.members
+            .borrow_mut()
+            .insert(index, Member::new(index, uuid, device));
+        Ok((index, uuid))
+    }
+
+    async fn replace(&self, old: &MemberName, new: Device, force: bool) -> Result<String> {
+        self.check_open()?;
+        let old = self.find(old)?;
+        let label = self.member_name(old);
+        let entry = *self.config.borrow().entry(old);
+        let Some(role) = entry.role else {
+            return refused(format!("{label} has no role that another could take"));
+        };
+        let holders = self.roles.borrow()[usize::from(role)];
+        if holders.filling.is_some() {
+            return refused(format!("{label}: its role is being filled already"));
+        }
+        self.examine(&new, force).await?;
+        self.blank(&new).await?;
+        let path = new.path.clone();
+        let (index, uuid) = self.new_member(new.clone())?;
+        let served = holders
+            .holder
+            .is_some_and(|h| self.live_device(h).is_some());
+        let state = if served {
+            EntryState::Replacing
+        } else {
+            EntryState::Rebuilding
+        };
+        self.reserve(index, uuid).await?;
+        let joining = Joining {
+            index,
+            uuid,
+            device: new,
+            role,
+            state,
+            since: 0,
+        };
+        self.join(joining).await.map_err(CommandError::Failed)?;
+        self.maintain().await;
+        Ok(match served {
+            true => format!("{path} is being filled to replace {label}, which serves meanwhile"),
+            false => format!("{path} is being rebuilt in place of {label}"),
+        })
+    }
+
+    /// Gives a new member its place in the table, so that nobody else takes it.
+    async fn reserve(&self, index: Index, uuid: Uuid) -> Result<()> {
+        let claimed = self.maintaining.replace(true); // not to be taken for a free spare
+        let done = self
+            .change_config(|config| {
+                while config.entries.len() <= usize::from(index.0) {
+                    config.entries.push(Entry::EMPTY);
+                }
+                let state = EntryState::Spare;
+                *config.entry_mut(index) = Entry {
+                    uuid,
+                    state,
+                    ..Entry::EMPTY
+                };
+            })
+            .await;
+        self.maintaining.set(claimed);
+        if done {
+            Ok(())
+        } else {
+            Err(CommandError::Failed("the array is suspended".into()))
+        }
+    }
+
+    async fn clear(&self, member: Option<MemberName>) -> Result<String> {
+        let only = member.map(|name| self.find(&name)).transpose()?;
+        for (i, c) in self.counters.borrow_mut().iter_mut().enumerate() {
+            if only.is_none_or(|index| usize::from(index.0) == i) {
+                (c.read_errors, c.write_errors, c.checksum_errors) = (0, 0, 0);
+            }
+        }
+        self.save_counters().await;
+        Ok(match only {
+            Some(index) => format!("error counters of {} are zero", self.member_name(index)),
+            None => "all error counters are zero".into(),
+        })
+    }
+
+    /// Ends service: what is journalled goes in place, cursors are saved. The caller has stopped
+    /// giving requests and waited for those under way.
+    async fn stop(&self) -> Result<String> {
+        self.stopping.set(true);
+        self.ex.fire(&self.changed);
+        if !self.read_only && !self.is_suspended() && self.open.get() {
+            let filling: alloc::vec::Vec<Index> = self.rebuilds.borrow().keys().copied().collect();
+            for index in filling {
+                let stopped = || {
+                    self.rebuilds
+                        .borrow()
+                        .get(&index)
+                        .is_none_or(|p| !p.running)
+                };
+                self.ex.until(&self.changed, stopped).await;
+                self.save_cursor(index).await;
+            }
+            for lane in &self.lanes {
+                while self.has_work(lane) && !self.is_suspended() {
+                    self.checkpoint(lane).await;
+                }
+            }
+            self.save_counters().await;
+        }
+        self.event(Event::Stopped);
+        Ok("stopped".into())
+    }
+}

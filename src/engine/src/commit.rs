@@ -1,0 +1,581 @@
+//! Group commit: units of change are gathered into batches, numbered, and written to the journals
+//! of the members they concern; a unit is answered when its batch and all before it have been
+//! written everywhere.
+
+use crate::api::RequestError;
+use crate::array::Array;
+use crate::executor::{Promise, join_all};
+use crate::lane::{Lane, Version};
+use crate::sums::{DIRTY_PAGES_MAX, SlotSums};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::future::Future;
+use core::pin::Pin;
+use uraid_buffer::Buf;
+use uraid_core::config::Index;
+use uraid_core::geometry::{Slot, Stripe};
+use uraid_core::journal::{Entry, Header, HeaderKind};
+use uraid_core::pages::{MapEntry, Sum};
+use uraid_core::units::BLOCK;
+
+/// Batches of one lane being written at the same time.
+pub const BATCHES_IN_FLIGHT_MAX: usize = 4;
+/// Bytes of entries in one header, unless a single unit needs more.
+const HEADER_ENTRY_BYTES_MAX: usize = 48 << 10;
+/// Payload blocks of one member in a batch, unless a single unit needs more.
+const PAYLOAD_BLOCKS_MAX: u64 = 256;
+
+/// A change and the new blocks it journals.
+pub struct UnitEntry {
+    /// The record.
+    pub entry: Entry,
+    /// New blocks by column; rows only.
+    pub payload: Vec<(usize, Buf)>,
+}
+
+/// Changes that are committed together.
+pub struct Unit {
+    /// In the order in which they apply.
+    pub entries: Vec<UnitEntry>,
+    /// Columns of a new slot, written at the same time as the record.
+    pub slot_writes: Vec<(Slot, usize, Vec<Buf>)>,
+    /// Checksum pages of slots that the unit takes, kept in memory until it applies.
+    pub pinned: Vec<SlotSums>,
+}
+
+struct Queued {
+    unit: Unit,
+    done: Promise<Result<(), RequestError>>,
+}
+
+struct Batch {
+    seq: u64,
+    written: bool,
+    units: Vec<Queued>,
+    entry_bytes: u64,
+}
+
+/// A member's part of a lane's journal.
+#[derive(Default)]
+pub struct Ring {
+    /// Position after the last batch, in blocks.
+    pub head: u64,
+    /// Position of the oldest batch that is still needed.
+    pub tail: u64,
+    /// Batches from tail to head: number and position.
+    batches: VecDeque<(u64, u64)>,
+}
+
+/// State of a lane's journal.
+#[derive(Default)]
+pub struct Journal {
+    /// Journal epoch.
+    pub epoch: u64,
+    /// Number of the next batch.
+    pub next_seq: u64,
+    /// All batches below are written and applied.
+    pub completed: u64,
+    /// All batches below are durable.
+    pub durable: u64,
+    /// All batches below are in place on all members, durably.
+    pub tail: u64,
+    /// Number of the last checkpoint.
+    pub checkpoint_number: u64,
+    /// Rings by member.
+    pub rings: BTreeMap<Index, Ring>,
+    /// Commits wait for the tail to move.
+    pub starved: bool,
+    queued: VecDeque<Queued>,
+    in_flight: VecDeque<Batch>,
+    rows_in_flight: u64,
+    /// Entry bytes by batch since the tail: what a re-log would have to hold.
+    entry_bytes: VecDeque<(u64, u64)>,
+}
+
+impl Journal {
+    /// A journal that goes on at batch `next_seq`.
+    pub fn begin(&mut self, epoch: u64, next_seq: u64, checkpoint_number: u64) {
+        self.epoch = epoch;
+        self.next_seq = next_seq;
+        self.completed = next_seq;
+        self.durable = next_seq;
+        self.tail = next_seq;
+        self.checkpoint_number = checkpoint_number;
+    }
+
+    /// Whether every batch below `seq` is written.
+    pub fn is_written(&self, seq: u64) -> bool {
+        self.completed >= seq || self.in_flight.front().is_none_or(|b| b.seq >= seq)
+    }
+
+    fn relog_bytes(&self) -> u64 {
+        self.entry_bytes.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Everything below `tail` is in place: frees its journal space.
+    pub fn move_tail(&mut self, tail: u64) {
+        self.starved &= tail == self.tail;
+        self.tail = tail;
+        while self.entry_bytes.front().is_some_and(|(seq, _)| *seq < tail) {
+            self.entry_bytes.pop_front();
+        }
+        for ring in self.rings.values_mut() {
+            ring.tail = ring.tail_at(tail);
+            while ring.batches.front().is_some_and(|(seq, _)| *seq < tail) {
+                ring.batches.pop_front();
+            }
+        }
+    }
+}
+
+impl Ring {
+    /// A ring whose next batch goes to `pos`.
+    pub fn at(pos: u64) -> Ring {
+        Ring {
+            head: pos,
+            tail: pos,
+            batches: VecDeque::new(),
+        }
+    }
+
+    /// Where the first batch from `seq` on begins.
+    pub fn tail_at(&self, seq: u64) -> u64 {
+        self.batches
+            .iter()
+            .find(|(s, _)| *s >= seq)
+            .map_or(self.head, |(_, pos)| *pos)
+    }
+
+    /// Where a batch of `blocks` would begin: not across the end of the ring.
+    fn place(&self, blocks: u64, ring_blocks: u64) -> u64 {
+        let into = self.head % ring_blocks;
+        if into + blocks > ring_blocks {
+            self.head + ring_blocks - into
+        } else {
+            self.head
+        }
+    }
+
+    fn fits(&self, blocks: u64, ring_blocks: u64) -> bool {
+        self.place(blocks, ring_blocks) + blocks - self.tail <= ring_blocks
+    }
+}
+
+/// What a batch under construction needs.
+#[derive(Default)]
+struct Draft {
+    units: Vec<Queued>,
+    entry_bytes: usize,
+    rows: u64,
+    /// Payload blocks by participant.
+    payload: BTreeMap<Index, u64>,
+}
+
+impl Array {
+    /// Commits a unit. Returns when it may be answered: it is on enough members to survive the
+    /// end of this process, and it is visible.
+    pub async fn commit(&self, lane: usize, unit: Unit) -> Result<(), RequestError> {
+        self.check_writable()?;
+        let lane = &self.lanes[lane];
+        let done = self.ex.promise();
+        lane.journal.borrow_mut().queued.push_back(Queued {
+            unit,
+            done: done.clone(),
+        });
+        self.ex.fire(&lane.journal_moved);
+        done.get().await
+    }
+
+    /// Takes queued units for as long as the array lives.
+    pub async fn commit_task(self: Rc<Self>, lane: usize) {
+        let lane = &self.lanes[lane];
+        loop {
+            let ready = || {
+                let journal = lane.journal.borrow();
+                !journal.queued.is_empty() && journal.in_flight.len() < BATCHES_IN_FLIGHT_MAX
+            };
+            self.ex.until(&lane.journal_moved, ready).await;
+            if self.is_suspended() {
+                self.fail_units(lane);
+                continue;
+            }
+            let Some(draft) = self.draft(lane) else {
+                // No room in the journal: a checkpoint makes some.
+                lane.journal.borrow_mut().starved = true;
+                lane.want_checkpoint(&self.ex);
+                let moved = || !lane.journal.borrow().starved || self.is_suspended();
+                self.ex.until(&lane.journal_moved, moved).await;
+                continue;
+            };
+            self.write_draft(lane, draft);
+        }
+    }
+
+    /// The members that must hold the record of a unit.
+    fn add_participants(&self, unit: &Unit, payload: &mut BTreeMap<Index, u64>) {
+        for UnitEntry {
+            entry,
+            payload: blocks,
+        } in &unit.entries
+        {
+            match entry {
+                Entry::Row { slot, .. } => {
+                    for (column, _) in blocks {
+                        for index in self.writers(*slot, *column) {
+                            *payload.entry(index).or_insert(0) += 1;
+                        }
+                    }
+                }
+                _ => self.all_writers().into_iter().for_each(|index| {
+                    payload.entry(index).or_insert(0);
+                }),
+            }
+        }
+    }
+
+    /// Takes as many queued units as go into one batch; `None` when not even one fits.
+    fn draft(&self, lane: &Lane) -> Option<Draft> {
+        let mut journal = lane.journal.borrow_mut();
+        let rows_max = self.geometry.ring_blocks / 4;
+        let relog_entry_bytes_max = self.geometry.ring_blocks / 8 * BLOCK;
+        let rows_before = lane.overlay.borrow().rows() + journal.rows_in_flight;
+        let mut draft = Draft::default();
+        while let Some(next) = journal.queued.front() {
+            let entries = &next.unit.entries;
+            let bytes: usize = entries.iter().map(|e| e.entry.encoded_bytes()).sum();
+            let rows = entries.iter().filter(|e| !e.payload.is_empty()).count() as u64;
+            let mut payload = draft.payload.clone();
+            self.add_participants(&next.unit, &mut payload);
+            let header = Header::blocks_for(draft.entry_bytes + bytes) as u64;
+            let full = draft.entry_bytes + bytes > HEADER_ENTRY_BYTES_MAX
+                || payload.values().any(|blocks| *blocks > PAYLOAD_BLOCKS_MAX);
+            let ring_blocks = self.geometry.ring_blocks;
+            let fits = payload.iter().all(|(index, blocks)| {
+                journal
+                    .rings
+                    .get(index)
+                    .is_none_or(|r| r.fits(header + blocks, ring_blocks))
+            });
+            let relog = journal.relog_bytes() + (draft.entry_bytes + bytes) as u64;
+            let too_much =
+                rows_before + draft.rows + rows > rows_max || relog > relog_entry_bytes_max;
+            let empty = lane.overlay.borrow().rows() == 0 && journal.entry_bytes.is_empty();
+            if !fits || (too_much && !empty) || (full && !draft.units.is_empty()) {
+                break;
+            }
+            draft.entry_bytes += bytes;
+            draft.rows += rows;
+            draft.payload = payload;
+            draft
+                .units
+                .push(journal.queued.pop_front().expect("it is the front"));
+        }
+        (!draft.units.is_empty()).then_some(draft)
+    }
+
+    /// Gives the batch its number and places and starts its writes.
+    fn write_draft(&self, lane: &Lane, draft: Draft) {
+        let mut journal = lane.journal.borrow_mut();
+        let seq = journal.next_seq;
+        journal.next_seq += 1;
+        journal.rows_in_flight += draft.rows;
+        journal
+            .entry_bytes
+            .push_back((seq, draft.entry_bytes as u64));
+        let config = self.config.borrow();
+        let mut header = Header {
+            kind: HeaderKind::Batch,
+            lane: lane.id as u16,
+            member: Index(0),
+            epoch: journal.epoch,
+            config_epoch: config.epoch,
+            config_nonce: config.nonce,
+            seq,
+            pos: 0,
+            tail: journal.tail,
+            durable_upto: journal.durable,
+            participants: draft.payload.keys().fold(0, |set, i| set | 1 << i.0),
+            payload_blocks: 0,
+            entries: draft.units.iter().flat_map(entries_of).cloned().collect(),
+        };
+        let mut writes: Vec<(Index, u64, Vec<Buf>)> = Vec::new();
+        let header_blocks = header.blocks() as u64;
+        for (index, blocks) in &draft.payload {
+            let ring = journal
+                .rings
+                .get_mut(index)
+                .expect("every writer has a ring");
+            header.member = *index;
+            header.payload_blocks = *blocks as u32;
+            header.pos = ring.place(header_blocks + blocks, self.geometry.ring_blocks);
+            ring.head = header.pos + header_blocks + blocks;
+            ring.batches.push_back((seq, header.pos));
+            let in_ring = header.pos % self.geometry.ring_blocks * BLOCK;
+            let mut buffers = alloc::vec![self.pool.copy(&header.encode(self.key))];
+            buffers.extend(self.payload_of(&draft, *index));
+            writes.push((
+                *index,
+                self.geometry.ring_offset(lane.id) + in_ring,
+                buffers,
+            ));
+        }
+        for unit in &draft.units {
+            for (slot, column, buffers) in &unit.unit.slot_writes {
+                let offset = self.geometry.block_offset(*slot, 0);
+                let to = self.writers(*slot, *column);
+                writes.extend(to.map(|index| (index, offset, buffers.clone())));
+            }
+        }
+        let entry_bytes = draft.entry_bytes as u64;
+        let units = draft.units;
+        journal.in_flight.push_back(Batch {
+            seq,
+            written: false,
+            units,
+            entry_bytes,
+        });
+        let (array, lane) = (self.me(), lane.id);
+        self.ex.spawn(async move {
+            join_all(
+                writes
+                    .into_iter()
+                    .map(|(i, o, b)| array.write_member(i, o, b)),
+            )
+            .await;
+            array.batch_written(lane, seq);
+        });
+    }
+
+    /// A member's own new blocks, in the order of the entries.
+    fn payload_of<'a>(&'a self, draft: &'a Draft, index: Index) -> impl Iterator<Item = Buf> + 'a {
+        let rows = draft.units.iter().flat_map(|q| &q.unit.entries);
+        rows.flat_map(move |UnitEntry { entry, payload }| {
+            let slot = match entry {
+                Entry::Row { slot, .. } => *slot,
+                _ => Slot(0),
+            };
+            payload.iter().filter_map(move |(column, block)| {
+                self.writers(slot, *column)
+                    .any(|i| i == index)
+                    .then(|| block.clone())
+            })
+        })
+    }
+
+    /// All writes of a batch have ended: answers what is answerable, in order.
+    fn batch_written(&self, lane: usize, seq: u64) {
+        let lane = &self.lanes[lane];
+        if self.is_suspended() {
+            self.fail_units(lane);
+            return;
+        }
+        let mut done = Vec::new();
+        {
+            let mut journal = lane.journal.borrow_mut();
+            if let Some(batch) = journal.in_flight.iter_mut().find(|b| b.seq == seq) {
+                batch.written = true;
+            }
+            while journal.in_flight.front().is_some_and(|b| b.written) {
+                let batch = journal.in_flight.pop_front().expect("it is the front");
+                journal.completed = batch.seq + 1;
+                let rows = batch.units.iter().flat_map(|q| &q.unit.entries);
+                journal.rows_in_flight -= rows.filter(|e| !e.payload.is_empty()).count() as u64;
+                done.push(batch);
+            }
+        }
+        for batch in done {
+            debug_assert!(batch.entry_bytes > 0 || batch.units.is_empty());
+            for queued in batch.units {
+                self.apply(lane, &queued.unit, batch.seq);
+                queued.done.fulfil(Ok(()));
+            }
+        }
+        self.ex.fire(&lane.journal_moved);
+        lane.want_checkpoint(&self.ex);
+    }
+
+    /// Whether a checkpoint should not wait for an idle moment.
+    pub fn checkpoint_due(&self, lane: &Lane) -> bool {
+        let ring_blocks = self.geometry.ring_blocks;
+        let journal = lane.journal.borrow();
+        journal
+            .rings
+            .values()
+            .any(|r| r.head - r.tail > ring_blocks / 2)
+            || lane.overlay.borrow().rows() > ring_blocks / 8
+            || journal.relog_bytes() > ring_blocks / 16 * BLOCK
+            || lane.sums.dirty_count() > DIRTY_PAGES_MAX
+    }
+
+    /// Too much has failed: nothing that is not answered will be.
+    pub fn fail_units(&self, lane: &Lane) {
+        let why = self.check_writable().expect_err("the array is suspended");
+        let mut journal = lane.journal.borrow_mut();
+        let batches = core::mem::take(&mut journal.in_flight);
+        let queued = core::mem::take(&mut journal.queued);
+        drop(journal);
+        for q in batches.into_iter().flat_map(|b| b.units).chain(queued) {
+            q.done.fulfil(Err(why.clone()));
+        }
+    }
+
+    /// Makes a committed unit visible.
+    fn apply(&self, lane: &Lane, unit: &Unit, seq: u64) {
+        for UnitEntry { entry, payload } in &unit.entries {
+            match entry {
+                Entry::Row {
+                    stripe,
+                    slot,
+                    row,
+                    checksums,
+                    ..
+                } => {
+                    let mut overlay = lane.overlay.borrow_mut();
+                    for ((column, block), crc) in payload.iter().zip(checksums) {
+                        let sum = Sum::new(*crc, seq);
+                        let version = Version {
+                            data: block.clone(),
+                            sum,
+                            seq,
+                        };
+                        overlay.insert(*stripe, *slot, *row, *column, version);
+                    }
+                    drop(overlay);
+                    self.touch(lane, *stripe, Some(*slot));
+                }
+                Entry::Remap {
+                    stripe,
+                    slot,
+                    checksums,
+                } => {
+                    self.move_stripe(lane, *stripe, Some(*slot), seq);
+                    self.set_slot_sums(&unit.pinned, *stripe, *slot, seq, Some(checksums));
+                }
+                Entry::Alloc { stripe, slot } => {
+                    self.move_stripe(lane, *stripe, Some(*slot), seq);
+                    self.set_slot_sums(&unit.pinned, *stripe, *slot, seq, None);
+                }
+                Entry::Unmap { first, count } => {
+                    for i in 0..*count {
+                        let stripe = Stripe(first.0 + i * u64::from(self.geometry.lanes));
+                        self.move_stripe(lane, stripe, None, seq);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Notes that a stripe changed under the config in force. (Not the one the batch was formed
+    /// under: a member that failed to take the batch has left with the newer one.)
+    fn touch(&self, lane: &Lane, stripe: Stripe, slot: Option<Slot>) {
+        let mut map = lane.map.borrow_mut();
+        let epoch = self.config.borrow().epoch;
+        map.set(
+            stripe,
+            slot.map_or(MapEntry::default(), |s| MapEntry::new(s, epoch)),
+        );
+        map.touched[0].insert(stripe);
+    }
+
+    /// Gives a stripe a new place, or none; its old one is freed once batch `seq` is durable.
+    pub fn move_stripe(&self, lane: &Lane, stripe: Stripe, to: Option<Slot>, seq: u64) {
+        let from = lane.map.borrow().get(stripe).slot();
+        lane.overlay.borrow_mut().drop_stripe(stripe);
+        let mut slots = lane.slots.borrow_mut();
+        if let Some(from) = from.filter(|f| Some(*f) != to) {
+            slots.release(self.geometry.in_lane(from.0), seq, to.is_none());
+        }
+        if let Some(to) = to.filter(|t| Some(*t) != from) {
+            slots.own(self.geometry.in_lane(to.0), self.geometry.in_lane(stripe.0));
+        }
+        drop(slots);
+        self.touch(lane, stripe, to);
+    }
+
+    /// Sums of a slot just taken: those given, or all blank.
+    pub fn set_slot_sums(
+        &self,
+        pinned: &[SlotSums],
+        stripe: Stripe,
+        slot: Slot,
+        seq: u64,
+        checksums: Option<&[u32]>,
+    ) {
+        let shape = &self.geometry.shape;
+        let rows = shape.rows();
+        for sums in pinned {
+            let Some(role) = self.config.borrow().entry(sums.index()).role else {
+                continue;
+            };
+            let column = shape.column_of(slot, usize::from(role));
+            self.take_sums(sums, slot, stripe, seq);
+            for (row, crc) in checksums
+                .iter()
+                .flat_map(|c| c[column * rows..][..rows].iter().enumerate())
+            {
+                self.set_sum(sums, slot, row, Sum::new(*crc, seq));
+            }
+        }
+    }
+
+    /// Makes every answered write durable.
+    pub async fn flush_journals(&self) {
+        let marks: Vec<u64> = self
+            .lanes
+            .iter()
+            .map(|l| l.journal.borrow().completed)
+            .collect();
+        self.flush_members().await;
+        if self.is_suspended() {
+            return;
+        }
+        for (lane, mark) in self.lanes.iter().zip(marks) {
+            let durable = {
+                let mut journal = lane.journal.borrow_mut();
+                journal.durable = journal.durable.max(mark);
+                journal.durable
+            };
+            self.settle_slots(lane, durable);
+        }
+    }
+
+    /// Frees slots whose records are durable; emptied ones are given back to the devices first.
+    fn settle_slots(&self, lane: &Lane, durable: u64) {
+        let discard = lane.slots.borrow_mut().settle(durable);
+        if discard.is_empty() {
+            return;
+        }
+        let (array, lane) = (self.me(), lane.id);
+        self.ex.spawn(async move {
+            for local in discard {
+                array
+                    .discard_slot(array.geometry.slot_in_lane(lane, local))
+                    .await;
+                array.lanes[lane].slots.borrow_mut().untake(local);
+            }
+        });
+    }
+
+    async fn discard_slot(&self, slot: Slot) {
+        type Discard<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+        let (offset, len) = (
+            self.geometry.block_offset(slot, 0),
+            self.geometry.shape.chunk_bytes,
+        );
+        let one = |index: Index| -> Discard<'_> {
+            Box::pin(async move {
+                if let Some(device) = self.live_device(index) {
+                    // Best effort: the content no longer matters either way.
+                    let _ = self.port.discard(device, offset, len.into()).done().await;
+                }
+            })
+        };
+        join_all(self.all_writers().into_iter().map(one)).await;
+    }
+}
+
+fn entries_of(queued: &Queued) -> impl Iterator<Item = &Entry> {
+    queued.unit.entries.iter().map(|e| &e.entry)
+}

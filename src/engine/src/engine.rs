@@ -1,0 +1,328 @@
+//! The engine as its host drives it; see [`crate::api`].
+
+use crate::api::{
+    Command, CommandError, CommandId, Completion, Device, DeviceId, Event, Io, Nanos, OpenOptions,
+    Outcome, Reply, Request, RequestError, RequestId,
+};
+use crate::array::Array;
+use crate::executor::Executor;
+use crate::open::Opening;
+use crate::port::Port;
+use crate::status::Status;
+use crate::write::Content;
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use uraid_buffer::{Buf, Pool};
+
+/// Bytes of request payload worked on at once when the host names no limit.
+const IN_FLIGHT_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// What a client needs to know about the export.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ExportInfo {
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// A full stripe: the I/O size that costs least.
+    pub stripe_bytes: u64,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+/// What tasks and the facade share.
+struct Shared {
+    array: RefCell<Option<Rc<Array>>>,
+    events: RefCell<VecDeque<Event>>,
+    replies: RefCell<VecDeque<Reply>>,
+    outcomes: RefCell<VecDeque<Outcome>>,
+    waiting: RefCell<VecDeque<(RequestId, Request)>>,
+    in_flight: Cell<usize>,
+    in_flight_bytes: Cell<u64>,
+    in_flight_bytes_max: u64,
+}
+
+/// One array, driven by a host.
+pub struct Engine {
+    executor: Executor,
+    port: Rc<Port>,
+    shared: Rc<Shared>,
+}
+
+impl Engine {
+    /// Begins to assemble and recover; the result comes as an event.
+    pub fn open(devices: Vec<Device>, options: OpenOptions, pool: Pool) -> Engine {
+        let executor = Executor::default();
+        let port = Rc::new(Port::new(&executor));
+        let limit = match options.in_flight_bytes_max {
+            0 => IN_FLIGHT_BYTES_DEFAULT,
+            limit => limit,
+        };
+        let shared = Rc::new(Shared {
+            array: RefCell::new(None),
+            events: RefCell::default(),
+            replies: RefCell::default(),
+            outcomes: RefCell::default(),
+            waiting: RefCell::default(),
+            in_flight: Cell::new(0),
+            in_flight_bytes: Cell::new(0),
+            in_flight_bytes_max: limit,
+        });
+        let opening = Opening {
+            devices,
+            options,
+            pool,
+            ex: executor.clone(),
+            port: port.clone(),
+        };
+        let result = shared.clone();
+        executor.spawn(async move {
+            match opening.run().await {
+                Ok(array) => *result.array.borrow_mut() = Some(array),
+                Err(refusal) => result
+                    .events
+                    .borrow_mut()
+                    .push_back(Event::Refused(refusal)),
+            }
+        });
+        Engine {
+            executor,
+            port,
+            shared,
+        }
+    }
+
+    /// Tells the time.
+    pub fn advance(&mut self, now: Nanos) {
+        self.executor.advance(now);
+    }
+
+    /// Runs until nothing can move.
+    pub fn run(&mut self) {
+        self.admit();
+        self.executor.run();
+    }
+
+    /// When to call [`Engine::advance`] at the latest.
+    pub fn deadline(&self) -> Option<Nanos> {
+        self.executor.deadline()
+    }
+
+    /// The next I/O to start.
+    pub fn next_io(&mut self) -> Option<Io> {
+        self.port.next()
+    }
+
+    /// The result of an I/O.
+    pub fn complete(&mut self, completion: Completion) {
+        self.port.complete(completion);
+    }
+
+    /// The next answer for a client.
+    pub fn next_reply(&mut self) -> Option<Reply> {
+        self.shared.replies.borrow_mut().pop_front()
+    }
+
+    /// The next answer for an operator.
+    pub fn next_outcome(&mut self) -> Option<Outcome> {
+        self.shared.outcomes.borrow_mut().pop_front()
+    }
+
+    /// The next thing to log.
+    pub fn next_event(&mut self) -> Option<Event> {
+        let array = self.shared.array.borrow();
+        let from_array = array
+            .as_ref()
+            .and_then(|a| a.events.borrow_mut().pop_front());
+        from_array.or_else(|| self.shared.events.borrow_mut().pop_front())
+    }
+
+    /// A device vanished or hangs: its member is taken out of service.
+    pub fn device_gone(&mut self, device: DeviceId, why: String) {
+        let Some(array) = self.shared.array.borrow().clone() else {
+            return;
+        };
+        let members = array.members.borrow();
+        let index = members
+            .values()
+            .find(|m| m.device.id == device && m.alive)
+            .map(|m| m.index);
+        drop(members);
+        if let Some(index) = index {
+            array.condemn(index, &why);
+        }
+    }
+
+    /// What the array says about itself, once it is open.
+    pub fn status(&self) -> Option<Status> {
+        self.shared.array.borrow().as_ref().map(|a| a.status())
+    }
+
+    /// What clients see, once it is open.
+    pub fn export(&self) -> Option<ExportInfo> {
+        let array = self.shared.array.borrow();
+        let array = array.as_ref()?;
+        Some(ExportInfo {
+            name: array.name.clone(),
+            size_bytes: array.geometry.export_bytes,
+            stripe_bytes: array.geometry.shape.stripe_bytes(),
+            read_only: array.read_only,
+        })
+    }
+
+    /// A client's request. Requests beyond the limit wait their turn.
+    pub fn request(&mut self, id: RequestId, request: Request) {
+        self.shared.waiting.borrow_mut().push_back((id, request));
+    }
+
+    fn admit(&mut self) {
+        let Some(array) = self.shared.array.borrow().clone() else {
+            return; // answered once the array is open
+        };
+        loop {
+            let shared = &self.shared;
+            let Some(bytes) = shared
+                .waiting
+                .borrow()
+                .front()
+                .map(|(_, r)| payload_bytes(r))
+            else {
+                return;
+            };
+            let now = shared.in_flight_bytes.get();
+            if now > 0 && now + bytes > shared.in_flight_bytes_max {
+                return;
+            }
+            let (id, request) = shared
+                .waiting
+                .borrow_mut()
+                .pop_front()
+                .expect("it is the front");
+            shared.in_flight.set(shared.in_flight.get() + 1);
+            shared.in_flight_bytes.set(now + bytes);
+            let (shared, array) = (shared.clone(), array.clone());
+            self.executor.spawn(async move {
+                let result = serve(&array, request).await;
+                shared.replies.borrow_mut().push_back(Reply { id, result });
+                shared.in_flight.set(shared.in_flight.get() - 1);
+                shared
+                    .in_flight_bytes
+                    .set(shared.in_flight_bytes.get() - bytes);
+                array.ex.fire(&array.changed);
+            });
+        }
+    }
+
+    /// An operator's command. `Stop` waits for requests under way and refuses new ones.
+    pub fn command(&mut self, id: CommandId, command: Command) {
+        let shared = self.shared.clone();
+        let Some(array) = shared.array.borrow().clone() else {
+            let result = Err(CommandError::Failed("the array is not open".into()));
+            shared
+                .outcomes
+                .borrow_mut()
+                .push_back(Outcome { id, result });
+            return;
+        };
+        self.executor.spawn(async move {
+            if matches!(command, Command::Stop) {
+                array.stopping.set(true);
+                let idle = || shared.in_flight.get() == 0;
+                array.ex.until(&array.changed, idle).await;
+            }
+            let result = array.command(command).await;
+            shared
+                .outcomes
+                .borrow_mut()
+                .push_back(Outcome { id, result });
+        });
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Tasks hold the array and the array holds the executor: cut the circle.
+        self.executor.clear();
+        *self.shared.array.borrow_mut() = None;
+    }
+}
+
+fn payload_bytes(request: &Request) -> u64 {
+    match request {
+        Request::Read { len, .. } => *len,
+        Request::Write { data, .. } => data.len() as u64,
+        Request::Flush | Request::Trim { .. } | Request::WriteZeroes { .. } => 0,
+    }
+}
+
+async fn serve(array: &Array, request: Request) -> Result<Vec<Buf>, RequestError> {
+    if array.stopping.get() {
+        return Err(RequestError::Stopping);
+    }
+    check_bounds(array, &request)?;
+    let nothing = |()| Vec::new();
+    match request {
+        Request::Read { offset, len } => array.read_range(offset, len).await,
+        Request::Write { offset, data, fua } => write(array, offset, Content::Data(data), fua)
+            .await
+            .map(nothing),
+        Request::Flush => flush(array).await.map(nothing),
+        Request::Trim { offset, len, fua } => {
+            write(array, offset, Content::Trim(len as usize), fua)
+                .await
+                .map(nothing)
+        }
+        Request::WriteZeroes { offset, len, fua } => {
+            write(array, offset, Content::Zeros(len as usize), fua)
+                .await
+                .map(nothing)
+        }
+    }
+}
+
+fn check_bounds(array: &Array, request: &Request) -> Result<(), RequestError> {
+    let (offset, len, writes) = match request {
+        Request::Read { offset, len } => (*offset, *len, false),
+        Request::Write { offset, data, .. } => (*offset, data.len() as u64, true),
+        Request::Trim { offset, len, .. } | Request::WriteZeroes { offset, len, .. } => {
+            (*offset, *len, true)
+        }
+        Request::Flush => return Ok(()),
+    };
+    let size = array.geometry.export_bytes;
+    if offset.checked_add(len).is_some_and(|end| end <= size) {
+        return if writes && array.read_only {
+            Err(RequestError::ReadOnly)
+        } else {
+            Ok(())
+        };
+    }
+    let text = format!("{len} bytes at {offset} go beyond the end of the export ({size} bytes)");
+    Err(if writes {
+        RequestError::NoSpace(text)
+    } else {
+        RequestError::Invalid(text)
+    })
+}
+
+async fn write(
+    array: &Array,
+    offset: u64,
+    content: Content,
+    fua: bool,
+) -> Result<(), RequestError> {
+    array.write_range(offset, content).await?;
+    if fua { flush(array).await } else { Ok(()) }
+}
+
+async fn flush(array: &Array) -> Result<(), RequestError> {
+    if array.read_only {
+        return Ok(());
+    }
+    array.flush_journals().await;
+    array.check_writable()
+}

@@ -1,0 +1,272 @@
+//! A lane: one journal with its stripes, slots, map and checksum pages.
+
+use crate::commit::Journal;
+use crate::executor::{Executor, Lock, Signal};
+use crate::slots::Slots;
+use crate::sums::SumCache;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use hashbrown::{HashMap, HashSet};
+use rustc_hash::FxBuildHasher;
+use uraid_buffer::Buf;
+use uraid_core::geometry::{Geometry, MAP_ENTRIES_PER_PAGE, Slot, Stripe};
+use uraid_core::pages::{MapEntry, Sum};
+
+/// One lane.
+pub struct Lane {
+    /// Its number.
+    pub id: usize,
+    /// Where its stripes live.
+    pub map: RefCell<StripeMap>,
+    /// Which of its slots are in use.
+    pub slots: RefCell<Slots>,
+    /// Checksum pages in memory.
+    pub sums: SumCache,
+    /// Blocks that are journalled and not yet in place.
+    pub overlay: RefCell<Overlay>,
+    /// The journal.
+    pub journal: RefCell<Journal>,
+    /// Fired when there is something to commit, or room for it.
+    pub journal_moved: Signal,
+    /// Fired when the checkpoint task should look.
+    pub checkpoint_wanted: Signal,
+    /// Held while a checkpoint is made.
+    pub checkpoint_lock: Lock,
+}
+
+impl Lane {
+    /// An empty lane.
+    pub fn new(id: usize, g: &Geometry) -> Lane {
+        let lanes = u64::from(g.lanes);
+        Lane {
+            id,
+            map: RefCell::new(StripeMap::new(g)),
+            slots: RefCell::new(Slots::new(g.slots / lanes)),
+            sums: SumCache::default(),
+            overlay: RefCell::default(),
+            journal: RefCell::new(Journal::default()),
+            journal_moved: Signal::default(),
+            checkpoint_wanted: Signal::default(),
+            checkpoint_lock: Lock::default(),
+        }
+    }
+
+    /// Wakes the checkpoint task.
+    pub fn want_checkpoint(&self, ex: &Executor) {
+        ex.fire(&self.checkpoint_wanted);
+    }
+}
+
+/// Map of a lane, wholly in memory: 8 bytes a stripe.
+pub struct StripeMap {
+    entries: Vec<MapEntry>,
+    lanes: u64,
+    /// Pages that differ from what is on the members.
+    pub dirty: BTreeSet<u64>,
+    /// Sequence number of each page.
+    pub sequences: Vec<u64>,
+    /// Stripes journalled since the last checkpoint, and during the one under way.
+    pub touched: [HashSet<Stripe, FxBuildHasher>; 2],
+}
+
+impl StripeMap {
+    fn new(g: &Geometry) -> StripeMap {
+        let lanes = u64::from(g.lanes);
+        StripeMap {
+            entries: alloc::vec![MapEntry::default(); (g.stripes / lanes) as usize],
+            lanes,
+            dirty: BTreeSet::new(),
+            sequences: alloc::vec![0; g.map_pages() as usize],
+            touched: Default::default(),
+        }
+    }
+
+    fn position(&self, stripe: Stripe) -> usize {
+        (stripe.0 / self.lanes) as usize
+    }
+
+    /// Where a stripe lives.
+    pub fn get(&self, stripe: Stripe) -> MapEntry {
+        self.entries[self.position(stripe)]
+    }
+
+    /// Moves a stripe; the page that says so becomes dirty.
+    pub fn set(&mut self, stripe: Stripe, entry: MapEntry) {
+        let position = self.position(stripe);
+        if self.entries[position] != entry {
+            self.entries[position] = entry;
+            self.dirty.insert(position as u64 / MAP_ENTRIES_PER_PAGE);
+        }
+    }
+
+    /// The entries of one page.
+    pub fn page(&self, page: u64) -> &[MapEntry] {
+        let start = (page * MAP_ENTRIES_PER_PAGE) as usize;
+        let end = (start + MAP_ENTRIES_PER_PAGE as usize).min(self.entries.len());
+        &self.entries[start..end]
+    }
+
+    /// Fills a page with what was read from a member.
+    pub fn load_page(&mut self, page: u64, sequence: u64, entries: &[MapEntry]) {
+        let start = (page * MAP_ENTRIES_PER_PAGE) as usize;
+        let end = (start + MAP_ENTRIES_PER_PAGE as usize).min(self.entries.len());
+        self.entries[start..end].copy_from_slice(&entries[..end - start]);
+        self.sequences[page as usize] = sequence;
+    }
+
+    /// Stripe numbers within the lane and their entries.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, MapEntry)> {
+        self.entries.iter().enumerate().map(|(i, e)| (i as u64, *e))
+    }
+}
+
+/// A block that is journalled and not yet in place.
+#[derive(Clone, Debug)]
+pub struct Version {
+    /// Its content.
+    pub data: Buf,
+    /// Its checksum and generation.
+    pub sum: Sum,
+    /// The batch that journalled it.
+    pub seq: u64,
+}
+
+/// The journalled blocks of one row.
+#[derive(Clone, Debug)]
+pub struct RowImage {
+    /// Where the stripe lives.
+    pub slot: Slot,
+    /// The oldest batch whose record is still needed for this row.
+    pub first_seq: u64,
+    /// Newest version by column, ascending.
+    pub columns: Vec<(usize, Version)>,
+}
+
+impl RowImage {
+    /// The version of a column.
+    pub fn column(&self, column: usize) -> Option<&Version> {
+        self.columns
+            .iter()
+            .find(|(c, _)| *c == column)
+            .map(|(_, v)| v)
+    }
+
+    /// The newest batch in it.
+    pub fn newest_seq(&self) -> u64 {
+        self.columns.iter().map(|(_, v)| v.seq).max().unwrap_or(0)
+    }
+}
+
+/// All rows of a lane that are journalled and not yet in place.
+#[derive(Default)]
+pub struct Overlay {
+    stripes: HashMap<Stripe, BTreeMap<u16, RowImage>, FxBuildHasher>,
+    rows: u64,
+}
+
+impl Overlay {
+    /// Rows in all.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The journalled version of a block.
+    pub fn block(&self, stripe: Stripe, row: usize, column: usize) -> Option<&Version> {
+        self.stripes
+            .get(&stripe)?
+            .get(&(row as u16))?
+            .column(column)
+    }
+
+    /// Whether a stripe has any.
+    pub fn has(&self, stripe: Stripe) -> bool {
+        self.stripes.contains_key(&stripe)
+    }
+
+    /// Adds or replaces a block.
+    pub fn insert(&mut self, stripe: Stripe, slot: Slot, row: u16, column: usize, new: Version) {
+        let rows = self.stripes.entry(stripe).or_default();
+        let image = rows.entry(row).or_insert_with(|| {
+            self.rows += 1;
+            RowImage {
+                slot,
+                first_seq: new.seq,
+                columns: Vec::new(),
+            }
+        });
+        debug_assert_eq!(image.slot, slot, "a moved stripe leaves no rows behind");
+        match image.columns.binary_search_by_key(&column, |(c, _)| *c) {
+            Ok(at) => image.columns[at].1 = new,
+            Err(at) => image.columns.insert(at, (column, new)),
+        }
+    }
+
+    /// Forgets a stripe: it moved or became empty.
+    pub fn drop_stripe(&mut self, stripe: Stripe) {
+        if let Some(rows) = self.stripes.remove(&stripe) {
+            self.rows -= rows.len() as u64;
+        }
+    }
+
+    /// All stripes with rows.
+    pub fn stripes(&self) -> impl Iterator<Item = Stripe> {
+        self.stripes.keys().copied()
+    }
+
+    /// Stripes with rows all of whose versions are older than `seq`, in order.
+    pub fn stripes_before(&self, seq: u64) -> Vec<Stripe> {
+        let ready = |rows: &BTreeMap<u16, RowImage>| rows.values().any(|r| r.newest_seq() < seq);
+        let mut stripes: Vec<Stripe> = self
+            .stripes
+            .iter()
+            .filter(|(_, rows)| ready(rows))
+            .map(|(s, _)| *s)
+            .collect();
+        stripes.sort();
+        stripes
+    }
+
+    /// The rows of a stripe all of whose versions are older than `seq`.
+    pub fn rows_before(&self, stripe: Stripe, seq: u64) -> Vec<(u16, RowImage)> {
+        let Some(rows) = self.stripes.get(&stripe) else {
+            return Vec::new();
+        };
+        let ready = rows.iter().filter(|(_, image)| image.newest_seq() < seq);
+        ready.map(|(row, image)| (*row, image.clone())).collect()
+    }
+
+    /// `image` is in place: forgets what has not been replaced since.
+    pub fn placed(&mut self, stripe: Stripe, row: u16, image: &RowImage) {
+        let Some(rows) = self.stripes.get_mut(&stripe) else {
+            return;
+        };
+        let Some(now) = rows.get_mut(&row) else {
+            return;
+        };
+        if now.slot != image.slot {
+            return;
+        }
+        now.columns
+            .retain(|(c, v)| image.column(*c).is_none_or(|placed| placed.seq != v.seq));
+        match now.columns.iter().map(|(_, v)| v.seq).min() {
+            Some(oldest) => now.first_seq = oldest,
+            None => {
+                rows.remove(&row);
+                self.rows -= 1;
+                if rows.is_empty() {
+                    self.stripes.remove(&stripe);
+                }
+            }
+        }
+    }
+
+    /// The oldest batch that is still needed.
+    pub fn oldest_seq(&self) -> Option<u64> {
+        self.stripes
+            .values()
+            .flat_map(|rows| rows.values())
+            .map(|r| r.first_seq)
+            .min()
+    }
+}

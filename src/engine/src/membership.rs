@@ -1,0 +1,532 @@
+//! Members leaving and joining: verdicts on failures, and the change of config that makes them
+//! true. A config is durable on all its members before anything is answered under it.
+
+use crate::api::{Device, Event, Nanos};
+use crate::array::Array;
+use crate::commit::Ring;
+use crate::executor::{LockGuard, join_all};
+use crate::members::{Member, describe};
+use crate::rebuild::Progress;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use uraid_core::codec::{Reader, Writer};
+use uraid_core::config::{Config, EntryState, Index};
+use uraid_core::geometry::Stripe;
+use uraid_core::journal::Checkpoint;
+use uraid_core::pages::{MapEntry, encode_map_page};
+use uraid_core::superblock::Superblock;
+use uraid_core::units::{BLOCK_BYTES, Uuid};
+
+/// How long a verdict waits for the peers' I/O: the same fault may be about to show on them.
+const SETTLE_MAX: Nanos = 2_000_000_000;
+
+/// A device about to take a place in the array.
+pub struct Joining {
+    /// Its place in the member table.
+    pub index: Index,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// The device.
+    pub device: Device,
+    /// The role it will fill.
+    pub role: u16,
+    /// Whether the role is still served by another member.
+    pub state: EntryState,
+    /// Only stripes changed since this config need filling; 0: all.
+    pub since: u64,
+}
+
+impl Array {
+    /// A member has failed: no more I/O goes to it, and a verdict follows.
+    pub fn condemn(&self, index: Index, why: &str) {
+        {
+            let mut members = self.members.borrow_mut();
+            let Some(member) = members.get_mut(&index) else {
+                return;
+            };
+            if !core::mem::replace(&mut member.alive, false) {
+                return;
+            }
+        }
+        self.event(Event::Warning(format!(
+            "{}: {why}",
+            self.member_name(index)
+        )));
+        if self.read_only || !self.config.borrow().entry(index).state.takes_writes() {
+            self.ex.fire(&self.changed);
+            return; // nothing is written to it, nobody waits for a verdict
+        }
+        self.condemned.borrow_mut().insert(index, why.to_string());
+        if !self.judging.replace(true) {
+            let array = self.me();
+            self.ex.spawn(async move { array.judge().await });
+        }
+    }
+
+    /// Waits until a member that failed has left, durably, or the array is suspended.
+    pub async fn wait_until_left(&self, index: Index) {
+        let settled = || !self.condemned.borrow().contains_key(&index) || self.is_suspended();
+        self.ex.until(&self.changed, settled).await;
+    }
+
+    /// Decides about failed members once their peers had time to show the same fault.
+    async fn judge(&self) {
+        let token = self.port.next_token();
+        let settled = || {
+            let members = self.members.borrow();
+            let mut alive = members.values().filter(|m| m.alive);
+            alive.all(|m| self.port.is_settled(m.device.id, token))
+        };
+        let deadline = self.after(SETTLE_MAX);
+        self.ex
+            .until_or(deadline, &self.port.settled, settled)
+            .await;
+        if !self.condemned.borrow().is_empty() {
+            self.change_config(|_| ()).await;
+        }
+        self.judging.set(false);
+        if !self.condemned.borrow().is_empty() && !self.is_suspended() {
+            self.judging.set(true);
+            let array = self.me();
+            self.ex.spawn(async move { array.judge().await });
+        }
+    }
+
+    /// Stops all writes: more members failed than the redundancy covers. Nobody is ejected, so
+    /// that nothing is lost if it was a cable.
+    fn suspend(&self) {
+        let names: Vec<String> = self
+            .condemned
+            .borrow()
+            .keys()
+            .map(|i| self.member_name(*i))
+            .collect();
+        let why = format!(
+            "more members failed than the redundancy covers ({}): writes are suspended; check \
+             cables and controller, then restart the server",
+            names.join(", ")
+        );
+        self.event(Event::Warning(why.clone()));
+        self.suspended.borrow_mut().get_or_insert(why);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
+        self.ex.fire(&self.changed);
+        self.ex.fire(&self.flushed);
+        for lane in &self.lanes {
+            if self.is_suspended() {
+                self.fail_units(lane);
+            }
+            self.ex.fire(&lane.journal_moved);
+            self.ex.fire(&lane.checkpoint_wanted);
+        }
+    }
+
+    /// Remembers which members have no space; writes to them wait.
+    pub fn no_space(&self, index: Index, full: bool) {
+        let changed = match full {
+            true => self.full.borrow_mut().insert(index),
+            false => !self.full.borrow().is_empty() && self.full.borrow_mut().remove(&index),
+        };
+        if changed {
+            let name = self.member_name(index);
+            self.event(match full {
+                true => Event::Warning(format!(
+                    "{name}: no space left; writes to it are tried again until there is"
+                )),
+                false => Event::Info(format!("{name}: has space again")),
+            });
+        }
+    }
+
+    /// Makes a new config, durable on all its members, and puts it in force. Members condemned
+    /// meanwhile leave with it. `false` when too few would be left; the array is then suspended.
+    pub async fn change_config(&self, mutate: impl Fn(&mut Config)) -> bool {
+        let _held = self.config_lock.lock(&self.ex).await;
+        let old = self.config.borrow().clone();
+        let mut floor = 0;
+        loop {
+            let condemned: BTreeSet<Index> = self.condemned.borrow().keys().copied().collect();
+            if !condemned.is_empty() && !self.decodes_without(&|i| condemned.contains(&i)) {
+                self.suspend();
+                return false;
+            }
+            let mut new = old.successor(floor, self.nonce());
+            condemned.iter().for_each(|i| new.mark_left(*i));
+            mutate(&mut new);
+            floor = new.epoch;
+            if self.write_config(&new, &old).await {
+                self.enforce(new, old, &condemned);
+                return true;
+            }
+        }
+    }
+
+    /// Writes a config to all its live members; `false` when one failed (and is condemned now).
+    async fn write_config(&self, new: &Config, old: &Config) -> bool {
+        let members = new.members().filter(|(_, e)| e.state != EntryState::Failed);
+        let targets: Vec<Index> = members
+            .map(|(i, _)| i)
+            .filter(|i| self.live_device(*i).is_some())
+            .collect();
+        let write = |index: Index| async move {
+            let result = self.write_superblock(index, new, old).await;
+            if let Err(error) = result {
+                self.counters.borrow_mut()[usize::from(index.0)].write_errors += 1;
+                let why = format!("its superblock cannot be written: {}", describe(error));
+                self.event(Event::Warning(format!(
+                    "{}: {why}",
+                    self.member_name(index)
+                )));
+                if let Some(m) = self.members.borrow_mut().get_mut(&index) {
+                    m.alive = false;
+                }
+                if new.entry(index).state.takes_writes() {
+                    self.condemned.borrow_mut().insert(index, why);
+                }
+            }
+            result.is_ok()
+        };
+        join_all(targets.into_iter().map(write))
+            .await
+            .into_iter()
+            .all(|ok| ok)
+    }
+
+    async fn write_superblock(
+        &self,
+        index: Index,
+        config: &Config,
+        previous: &Config,
+    ) -> Result<(), crate::api::IoError> {
+        let (device, write, size, member) = {
+            let mut members = self.members.borrow_mut();
+            let Some(m) = members.get_mut(&index) else {
+                return Ok(());
+            };
+            m.superblock_write += 1;
+            (m.device.id, m.superblock_write, m.device.size_bytes, m.uuid)
+        };
+        let superblock = Superblock {
+            array: self.uuid,
+            name: self.name.clone(),
+            key: self.key,
+            geometry: self.geometry,
+            index,
+            member,
+            write,
+            config: config.clone(),
+            previous: previous.clone(),
+            counters: self.counters.borrow().clone(),
+        };
+        let bytes = self.pool.copy(&superblock.encode());
+        let writes = Superblock::offsets(write, size)
+            .map(|offset| self.port.write(device, offset, alloc::vec![bytes.clone()]));
+        for write in writes {
+            write.done().await?;
+        }
+        self.port.flush(device).done().await
+    }
+
+    /// Puts a config that is durable everywhere in force.
+    fn enforce(&self, new: Config, old: Config, condemned: &BTreeSet<Index>) {
+        let left = |i: &Index| {
+            old.members()
+                .any(|(o, e)| o == *i && e.state.takes_writes())
+                && !new.entry(*i).state.takes_writes()
+        };
+        let leaving: Vec<Index> = old.members().map(|(i, _)| i).filter(left).collect();
+        let epoch = new.epoch;
+        *self.previous.borrow_mut() = old;
+        *self.config.borrow_mut() = new;
+        self.refresh_roles();
+        for index in &leaving {
+            self.event(Event::Warning(format!(
+                "{} is out of service",
+                self.member_name(*index)
+            )));
+            if let Some(m) = self.members.borrow_mut().get_mut(index) {
+                m.alive = false;
+            }
+            self.rebuilds.borrow_mut().remove(index);
+            for lane in &self.lanes {
+                lane.sums.forget(*index);
+                lane.journal.borrow_mut().rings.remove(index);
+            }
+            self.release(*index);
+        }
+        if !leaving.is_empty() {
+            self.retag(epoch);
+        }
+        self.condemned
+            .borrow_mut()
+            .retain(|i, _| !condemned.contains(i));
+        self.event(Event::Witness(self.witness()));
+        self.wake_all();
+        let array = self.me();
+        self.ex.spawn(async move { array.maintain().await });
+    }
+
+    /// What the member that left missed: stripes journalled since its last checkpoint count as
+    /// changed under the config it is not part of.
+    fn retag(&self, epoch: u64) {
+        for lane in &self.lanes {
+            let mut map = lane.map.borrow_mut();
+            let overlay = lane.overlay.borrow();
+            let touched = map.touched.iter().flatten().copied();
+            let touched: Vec<Stripe> = touched.chain(overlay.stripes()).collect();
+            for stripe in touched {
+                if let Some(slot) = map.get(stripe).slot() {
+                    map.set(stripe, MapEntry::new(slot, epoch));
+                }
+            }
+        }
+    }
+
+    /// A few bytes from which the next start on this host knows the last config served.
+    pub fn witness(&self) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.bytes(&self.uuid.0).u64(self.config.borrow().nonce);
+        w.finish()
+    }
+
+    /// Writes counters and cursors to all members.
+    pub async fn save_counters(&self) {
+        let _held = self.config_lock.lock(&self.ex).await;
+        let (config, previous) = (self.config.borrow().clone(), self.previous.borrow().clone());
+        if !self.write_config(&config, &previous).await && !self.judging.replace(true) {
+            let array = self.me();
+            self.ex.spawn(async move { array.judge().await });
+        }
+    }
+
+    /// Locks the checkpoints of all lanes and makes one of each: nothing that is in a journal is
+    /// needed any more, and nothing is put in place while the locks are held.
+    pub async fn quiesce_checkpoints(&self) -> Vec<LockGuard<'_>> {
+        let mut guards = Vec::new();
+        for lane in &self.lanes {
+            guards.push(lane.checkpoint_lock.lock(&self.ex).await);
+            self.checkpoint_locked(lane).await;
+        }
+        guards
+    }
+
+    /// Prepares a device and takes it into the config as being filled.
+    pub async fn join(&self, joining: Joining) -> Result<(), String> {
+        let Joining {
+            index,
+            uuid,
+            device,
+            role,
+            state,
+            since,
+        } = joining;
+        let path = device.path.clone();
+        let _locks = self.quiesce_checkpoints().await;
+        if self.is_suspended() {
+            return Err("the array is suspended".to_string());
+        }
+        let write = self
+            .members
+            .borrow()
+            .get(&index)
+            .map_or(0, |m| m.superblock_write);
+        let mut member = Member::new(index, uuid, device);
+        member.superblock_write = write;
+        self.members.borrow_mut().insert(index, member);
+        if self.prepare(index).await.is_err() {
+            if let Some(m) = self.members.borrow_mut().get_mut(&index) {
+                m.alive = false;
+            }
+            return Err(format!("{path}: cannot be written"));
+        }
+        {
+            let mut counters = self.counters.borrow_mut();
+            let counters = &mut counters[usize::from(index.0)];
+            counters.rebuild_cursor = 0;
+            counters.rebuild_since = since;
+        }
+        self.rebuilds
+            .borrow_mut()
+            .insert(index, Progress::begin(0, since));
+        for lane in &self.lanes {
+            lane.journal.borrow_mut().rings.insert(index, Ring::at(0));
+        }
+        let done = self
+            .change_config(|config| {
+                for (i, e) in config.entries.iter_mut().enumerate() {
+                    let vacated = e.state == EntryState::Failed && e.role == Some(role);
+                    if vacated && i != usize::from(index.0) {
+                        e.role = None;
+                    }
+                }
+                let entry = config.entry_mut(index);
+                *entry = uraid_core::config::Entry {
+                    uuid,
+                    role: Some(role),
+                    state,
+                    ..*entry
+                };
+                (entry.left_epoch, entry.left_nonce) = (0, 0);
+            })
+            .await;
+        if done {
+            Ok(())
+        } else {
+            Err(format!("{path}: the array is suspended"))
+        }
+    }
+
+    /// Writes the zones that a member must have before it can take part: checkpoints and map.
+    async fn prepare(&self, index: Index) -> Result<(), crate::api::IoError> {
+        let device = self.live_device(index).expect("it was just taken in");
+        for lane in &self.lanes {
+            let checkpoint = {
+                let journal = lane.journal.borrow();
+                Checkpoint {
+                    lane: lane.id as u16,
+                    member: index,
+                    number: journal.checkpoint_number,
+                    epoch: journal.epoch,
+                    tail: journal.tail,
+                    tail_pos: 0,
+                    witnessed_tail: journal.tail,
+                    config_nonce: self.config.borrow().nonce,
+                }
+            };
+            let copy = Checkpoint::copy(checkpoint.number);
+            let blocks = [
+                (copy, checkpoint.encode(self.key)),
+                (1 - copy, alloc::vec![0; BLOCK_BYTES]),
+            ];
+            for (copy, bytes) in blocks {
+                let offset = self.geometry.checkpoint_offset(lane.id, copy);
+                self.port
+                    .write(device, offset, alloc::vec![self.pool.copy(&bytes)])
+                    .done()
+                    .await?;
+            }
+            self.prepare_map(lane, device).await?;
+        }
+        self.port.flush(device).done().await
+    }
+
+    async fn prepare_map(
+        &self,
+        lane: &crate::lane::Lane,
+        device: crate::api::DeviceId,
+    ) -> Result<(), crate::api::IoError> {
+        for page in 0..self.geometry.map_pages() {
+            let offset = self.geometry.map_page_offset(lane.id, page, 0);
+            let there = self.pool.take(2 * BLOCK_BYTES);
+            let there = self.port.read(device, offset, there).filled().await?;
+            let blank = there.iter().all(|b| *b == 0);
+            let wanted = {
+                let map = lane.map.borrow();
+                let unused = map.page(page).iter().all(|e| *e == MapEntry::default());
+                let sequence = map.sequences[page as usize];
+                (!unused).then(|| {
+                    let lane = lane.id as u16;
+                    (
+                        sequence,
+                        encode_map_page(self.key, lane, page, sequence, map.page(page)),
+                    )
+                })
+            };
+            let mut both = alloc::vec![0; 2 * BLOCK_BYTES];
+            if let Some((sequence, bytes)) = &wanted {
+                let at = (*sequence % 2) as usize * BLOCK_BYTES;
+                both[at..at + BLOCK_BYTES].copy_from_slice(bytes);
+            } else if blank {
+                continue;
+            }
+            self.port
+                .write(device, offset, alloc::vec![self.pool.copy(&both)])
+                .done()
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Starts what the config in force calls for: rebuilds, and spares for vacant roles.
+    pub async fn maintain(&self) {
+        let idle = self.read_only || self.is_suspended() || self.stopping.get() || !self.open.get();
+        if idle || self.maintaining.replace(true) {
+            return;
+        }
+        self.start_rebuilds();
+        while let Some((role, spare)) = self.spare_for_vacancy() {
+            self.event(Event::Info(format!(
+                "{} takes over role {role}",
+                self.member_name(spare)
+            )));
+            if let Err(why) = self.promote(spare, role).await {
+                self.event(Event::Warning(why));
+                break;
+            }
+            self.start_rebuilds();
+        }
+        self.maintaining.set(false);
+    }
+
+    async fn promote(&self, spare: Index, role: u16) -> Result<(), String> {
+        let device = self.members.borrow().get(&spare).map(|m| m.device.clone());
+        let device = device.ok_or("the spare is gone")?;
+        let uuid = self.config.borrow().entry(spare).uuid;
+        let state = EntryState::Rebuilding;
+        self.join(Joining {
+            index: spare,
+            uuid,
+            device,
+            role,
+            state,
+            since: 0,
+        })
+        .await
+    }
+
+    fn spare_for_vacancy(&self) -> Option<(u16, Index)> {
+        let roles = self.roles.borrow();
+        let vacant = roles
+            .iter()
+            .position(|r| r.holder.is_none() && r.filling.is_none())?;
+        let config = self.config.borrow();
+        let live = |i: Index| self.live_device(i).is_some();
+        let mut spares = config
+            .members()
+            .filter(|(_, e)| e.state == EntryState::Spare);
+        let (spare, _) = spares.find(|(i, _)| live(*i))?;
+        Some((vacant as u16, spare))
+    }
+
+    /// Lets go of a device once no I/O on it is outstanding.
+    pub fn release(&self, index: Index) {
+        let Some(device) = self.members.borrow().get(&index).map(|m| m.device.clone()) else {
+            return;
+        };
+        let array = self.me();
+        self.ex.spawn(async move {
+            let token = array.port.next_token();
+            let settled = || array.port.is_settled(device.id, token);
+            array.ex.until(&array.port.settled, settled).await;
+            let mut members = array.members.borrow_mut();
+            if members
+                .get(&index)
+                .is_some_and(|m| m.device.id == device.id && !m.alive)
+            {
+                members.remove(&index);
+                array.event(Event::Released(device.id));
+                array.former.borrow_mut().insert(index, device);
+            }
+        });
+    }
+}
+
+/// Reads what [`Array::witness`] wrote: the array and the nonce.
+pub fn read_witness(bytes: &[u8]) -> Option<(Uuid, u64)> {
+    let mut r = Reader::new(bytes);
+    Some((Uuid(r.bytes(16)?.try_into().ok()?), r.u64()?))
+}

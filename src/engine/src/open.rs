@@ -1,0 +1,429 @@
+//! Opening an array: superblocks, checkpoints and the assembly rule, the config that says who is
+//! here, the map, recovery, and then service.
+
+use crate::api::{Device, Event, OpenOptions, Refusal};
+use crate::array::Array;
+use crate::executor::{Executor, join_all};
+use crate::lane::Lane;
+use crate::members::{Member, describe};
+use crate::membership::read_witness;
+use crate::port::Port;
+use crate::rebuild::Progress;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use uraid_buffer::{Buf, Pool};
+use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble};
+use uraid_core::config::{Config, EntryState, Index};
+use uraid_core::journal::Checkpoint;
+use uraid_core::pages::{Found, MapEntry, decode_map_page};
+use uraid_core::superblock::{
+    COPY_OFFSETS, Inspection, SUPERBLOCK_BYTES, Superblock, inspect, tail_start,
+};
+use uraid_core::units::{BLOCK, BLOCK_BYTES};
+
+/// Map pages read at once.
+const MAP_PAGES_PER_READ: u64 = 128;
+
+/// Newest checkpoint of each lane, by device.
+type Checkpoints = Vec<BTreeMap<usize, Checkpoint>>;
+
+/// What opening needs.
+pub struct Opening {
+    /// The devices.
+    pub devices: Vec<Device>,
+    /// How.
+    pub options: OpenOptions,
+    /// Buffers.
+    pub pool: Pool,
+    /// The executor.
+    pub ex: Executor,
+    /// I/O.
+    pub port: Rc<Port>,
+}
+
+impl Opening {
+    /// Reads the superblocks of a device.
+    async fn inspect(&self, device: &Device) -> Inspection {
+        inspect_device(&self.port, &self.pool, device).await
+    }
+
+    /// Decides which devices make the array.
+    async fn assemble(&self) -> Result<(Vec<Candidate>, Checkpoints, Assembled), Refusal> {
+        let mut candidates = Vec::new();
+        let mut findings = String::new();
+        let inspections = join_all(self.devices.iter().map(|d| self.inspect(d))).await;
+        for (i, (device, found)) in self.devices.iter().zip(inspections).enumerate() {
+            for finding in &found.findings {
+                findings.push_str(&format!("\n{}: {finding}", device.path));
+            }
+            match found.superblock {
+                Some(s) if device.size_bytes < s.geometry.member_bytes() => {
+                    findings.push_str(&format!(
+                        "\n{}: is {} bytes long, a member has {}: it was truncated; restore it \
+                         or replace it",
+                        device.path,
+                        device.size_bytes,
+                        s.geometry.member_bytes()
+                    ));
+                }
+                Some(superblock) => {
+                    candidates.push(Candidate {
+                        device: i,
+                        path: device.path.clone(),
+                        superblock,
+                    });
+                }
+                None if found.findings.is_empty() => {
+                    findings.push_str(&format!("\n{}: holds no uraid superblock", device.path));
+                }
+                None => {}
+            }
+        }
+        let refused = |r: uraid_core::assembly::Refused| Refusal {
+            for_safety: r.for_safety,
+            text: r.text + &findings,
+        };
+        let checkpoints = self.read_checkpoints(&candidates).await;
+        let completed: BTreeSet<u64> = checkpoints
+            .iter()
+            .flat_map(|l| l.values().map(|c| c.config_nonce))
+            .collect();
+        let strictness = self.strictness(&candidates);
+        let stale = rolled_back(&candidates, &checkpoints);
+        let (behind, current): (Vec<_>, Vec<_>) = candidates
+            .into_iter()
+            .partition(|c| stale.contains(&c.device));
+        let mut assembled = assemble(&current, &completed, strictness).map_err(refused)?;
+        for c in behind {
+            let why = format!(
+                "{}: its journal is older than its peers witnessed (an old image?): stale; \
+                 add it again with `uraid add`",
+                c.path
+            );
+            assembled.rejected.push((c.device, why));
+        }
+        let lines = findings.lines().filter(|l| !l.is_empty());
+        assembled.warnings.extend(lines.map(String::from));
+        Ok((current, checkpoints, assembled))
+    }
+
+    fn strictness(&self, candidates: &[Candidate]) -> Strictness {
+        let witness = self.options.witness.as_deref().and_then(read_witness);
+        let ours = |array| {
+            candidates
+                .first()
+                .is_some_and(|c| c.superblock.array == array)
+        };
+        Strictness {
+            force: self.options.force,
+            read_only: self.options.read_only,
+            witnessed_nonce: witness
+                .filter(|(array, _)| ours(*array))
+                .map(|(_, nonce)| nonce),
+        }
+    }
+
+    async fn read_checkpoints(&self, candidates: &[Candidate]) -> Checkpoints {
+        let lanes = candidates
+            .iter()
+            .map(|c| c.superblock.geometry.lanes)
+            .max()
+            .unwrap_or(0);
+        let mut all = Vec::new();
+        for lane in 0..usize::from(lanes) {
+            let read = |c: &Candidate| {
+                let offset = c.superblock.geometry.checkpoint_offset(lane, 0);
+                let (device, superblock) = (c.device, c.superblock.clone());
+                async move {
+                    let buffer = self.pool.take(2 * BLOCK_BYTES);
+                    let id = self.devices[device].id;
+                    let bytes = self.port.read(id, offset, buffer).filled().await.ok()?;
+                    let copies = bytes.chunks(BLOCK_BYTES).filter_map(|b| {
+                        Checkpoint::decode(b, superblock.key, lane as u16, superblock.index)
+                    });
+                    Some((device, copies.max_by_key(|c| c.number)?))
+                }
+            };
+            all.push(
+                join_all(candidates.iter().map(read))
+                    .await
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            );
+        }
+        all
+    }
+
+    /// Opens the array.
+    pub async fn run(&self) -> Result<Rc<Array>, Refusal> {
+        let (candidates, checkpoints, assembled) = self.assemble().await?;
+        let by_index: BTreeMap<Index, &Candidate> = assembled
+            .present
+            .iter()
+            .map(|(d, i)| {
+                (
+                    *i,
+                    candidates
+                        .iter()
+                        .find(|c| c.device == *d)
+                        .expect("it was given"),
+                )
+            })
+            .collect();
+        let newest = by_index
+            .values()
+            .max_by_key(|c| c.superblock.write)
+            .expect("some are present");
+        let read_only = self.options.read_only;
+        let config = assembled.reference.clone();
+        let nonce = self.options.nonce;
+        let port = self.port.clone();
+        let array = Array::new(
+            &newest.superblock,
+            config,
+            &self.ex,
+            port,
+            self.pool.clone(),
+            read_only,
+            nonce,
+        );
+        for (index, c) in &by_index {
+            let device = self.devices[c.device].clone();
+            let mut member = Member::new(*index, c.superblock.member, device);
+            member.superblock_write = c.superblock.write;
+            array.members.borrow_mut().insert(*index, member);
+        }
+        for warning in &assembled.warnings {
+            array.event(Event::Warning(warning.clone()));
+        }
+        for (device, why) in &assembled.rejected {
+            array.event(Event::Warning(why.clone()));
+            array.event(Event::Released(self.devices[*device].id));
+        }
+        self.begin_rebuilds(&array);
+        if !read_only && !self.enter_config(&array, &assembled).await {
+            let text = array.suspended.borrow().clone().unwrap_or_default();
+            return Err(Refusal {
+                for_safety: false,
+                text,
+            });
+        }
+        let summary = self.load(&array, &by_index, &checkpoints).await;
+        if array.is_suspended() {
+            let text = array.suspended.borrow().clone().unwrap_or_default();
+            return Err(Refusal {
+                for_safety: false,
+                text,
+            });
+        }
+        array.event(Event::Witness(array.witness()));
+        array.event(Event::Opened { summary });
+        array.start_service();
+        Ok(array)
+    }
+
+    /// Members being filled go on where their durable cursor is.
+    fn begin_rebuilds(&self, array: &Array) {
+        let config = array.config.borrow();
+        for (index, entry) in config.members() {
+            let filling = matches!(entry.state, EntryState::Rebuilding | EntryState::Replacing);
+            if filling && array.members.borrow().contains_key(&index) {
+                let counters = array.counters.borrow()[usize::from(index.0)];
+                let progress = Progress::begin(counters.rebuild_cursor, counters.rebuild_since);
+                array.rebuilds.borrow_mut().insert(index, progress);
+            }
+        }
+    }
+
+    /// Makes a new config when members are absent; it is durable before anything else happens.
+    async fn enter_config(&self, array: &Array, assembled: &Assembled) -> bool {
+        let gone = |config: &Config| -> Vec<Index> {
+            let members = array.members.borrow();
+            let absent = |(i, e): &(Index, &uraid_core::config::Entry)| {
+                e.state.takes_writes() && !members.contains_key(i)
+            };
+            config.members().filter(absent).map(|(i, _)| i).collect()
+        };
+        let fallen_back = assembled.epoch_floor > assembled.reference.epoch;
+        let nothing_gone = gone(&array.config.borrow()).is_empty();
+        if nothing_gone && !fallen_back {
+            return true;
+        }
+        let floor = assembled.epoch_floor;
+        array
+            .change_config(|config| {
+                config.epoch = config.epoch.max(floor + 1);
+                for index in gone(config) {
+                    config.mark_left(index);
+                    // A filling member whose holder is gone is all there is of the role.
+                }
+            })
+            .await
+    }
+
+    /// Loads map and journal of each lane.
+    async fn load(
+        &self,
+        array: &Rc<Array>,
+        by_index: &BTreeMap<Index, &Candidate>,
+        checkpoints: &Checkpoints,
+    ) -> String {
+        let mut summary = String::new();
+        for lane in &array.lanes {
+            array.load_map(lane).await;
+            let mine: BTreeMap<Index, Checkpoint> = array
+                .all_writers()
+                .into_iter()
+                .filter_map(|i| Some((i, *checkpoints[lane.id].get(&by_index.get(&i)?.device)?)))
+                .collect();
+            let what = array.recover_lane(lane, &mine).await;
+            if what != "clean" {
+                summary.push_str(&format!(
+                    "{}lane {}: {what}",
+                    if summary.is_empty() { "" } else { "; " },
+                    lane.id
+                ));
+            }
+        }
+        if summary.is_empty() {
+            String::from("clean")
+        } else {
+            summary
+        }
+    }
+}
+
+/// Rule 6 of the commit protocol: devices whose checkpoints are behind what peers have witnessed.
+fn rolled_back(candidates: &[Candidate], checkpoints: &Checkpoints) -> BTreeSet<usize> {
+    let mut stale = BTreeSet::new();
+    for lane in checkpoints {
+        let Some(newest) = lane.values().map(|c| c.epoch).max() else {
+            continue;
+        };
+        let current = lane.values().filter(|c| c.epoch == newest);
+        let witnessed = current.map(|c| c.witnessed_tail).max().unwrap_or(0);
+        let behind = |c: &&Candidate| {
+            let in_use = |s: &Superblock| s.config.entry(s.index).state.takes_writes();
+            witnessed > 0
+                && in_use(&c.superblock)
+                && lane
+                    .get(&c.device)
+                    .is_none_or(|p| (p.epoch, p.tail) < (newest, witnessed))
+        };
+        stale.extend(candidates.iter().filter(behind).map(|c| c.device));
+    }
+    stale
+}
+
+/// Reads all four superblock copies of a device.
+pub async fn inspect_device(port: &Port, pool: &Pool, device: &Device) -> Inspection {
+    let mut ends = Vec::new();
+    let end = device.size_bytes / BLOCK * BLOCK;
+    for start in [0, tail_start(device.size_bytes)] {
+        let mut bytes = alloc::vec![0; COPY_OFFSETS[1] as usize + SUPERBLOCK_BYTES];
+        for offset in COPY_OFFSETS {
+            if start + offset + SUPERBLOCK_BYTES as u64 > end {
+                continue;
+            }
+            let read = port.read(device.id, start + offset, pool.take(SUPERBLOCK_BYTES));
+            match read.filled().await {
+                Ok(copy) => {
+                    bytes[offset as usize..][..SUPERBLOCK_BYTES].copy_from_slice(&copy);
+                }
+                Err(error) => {
+                    let mut found = inspect(&bytes, &[]);
+                    found
+                        .findings
+                        .push(format!("cannot be read: {}", describe(error)));
+                    return found;
+                }
+            }
+        }
+        ends.push(bytes);
+    }
+    inspect(&ends[0], &ends[1])
+}
+
+impl Array {
+    /// Loads the map of a lane: of each page the newest valid copy on any member.
+    async fn load_map(&self, lane: &Lane) {
+        let pages = self.geometry.map_pages();
+        let readers = self.map_readers();
+        for first in (0..pages).step_by(MAP_PAGES_PER_READ as usize) {
+            let count = MAP_PAGES_PER_READ.min(pages - first);
+            let offset = self.geometry.map_page_offset(lane.id, first, 0);
+            let len = (count as usize) * 2 * BLOCK_BYTES;
+            let reads = readers.iter().map(|i| self.read_member(*i, offset, len));
+            let found: Vec<Buf> = join_all(reads)
+                .await
+                .into_iter()
+                .flatten()
+                .map(|b| b.freeze())
+                .collect();
+            for page in first..first + count {
+                let at = (page - first) as usize * 2 * BLOCK_BYTES;
+                self.load_map_page(
+                    lane,
+                    page,
+                    found.iter().map(|b| &b[at..at + 2 * BLOCK_BYTES]),
+                );
+            }
+        }
+        let mut slots = lane.slots.borrow_mut();
+        for (stripe, entry) in lane.map.borrow().iter() {
+            if let Some(slot) = entry.slot() {
+                let local = self.geometry.in_lane(slot.0);
+                if slots.take_this(local) {
+                    slots.own(local, stripe);
+                } else {
+                    self.event(Event::Warning(format!(
+                        "slot {} has two owners in the map",
+                        slot.0
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Members whose map can be believed.
+    fn map_readers(&self) -> Vec<Index> {
+        let config = self.config.borrow();
+        self.all_writers()
+            .into_iter()
+            .filter(|i| config.is_in_sync(*i))
+            .collect()
+    }
+
+    fn load_map_page<'a>(&self, lane: &Lane, page: u64, copies: impl Iterator<Item = &'a [u8]>) {
+        let mut newest: Option<(u64, Vec<MapEntry>)> = None;
+        for bytes in copies.flat_map(|both| both.chunks(BLOCK_BYTES)) {
+            let id = lane.id as u16;
+            if let Found::Valid(sequence, map) =
+                decode_map_page(bytes, self.key, &self.geometry, id, page)
+                && newest.as_ref().is_none_or(|(s, _)| sequence > *s)
+            {
+                newest = Some((sequence, map));
+            }
+        }
+        if let Some((sequence, map)) = newest {
+            lane.map.borrow_mut().load_page(page, sequence, &map);
+        }
+    }
+
+    /// Starts the tasks that serve.
+    fn start_service(&self) {
+        self.open.set(true);
+        for lane in 0..self.lanes.len() {
+            let (commit, checkpoint) = (self.me(), self.me());
+            self.ex.spawn(async move { commit.commit_task(lane).await });
+            self.ex
+                .spawn(async move { checkpoint.checkpoint_task(lane).await });
+        }
+        let array = self.me();
+        self.ex.spawn(async move { array.maintain().await });
+    }
+}

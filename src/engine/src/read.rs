@@ -1,0 +1,518 @@
+//! Reading: from memory what is journalled, from members what is in place, verified block by
+//! block, reconstructed where a member is missing or wrong.
+//!
+//! A read takes no lock. At one instant it notes, for every block, the journalled version or the
+//! checksum of what is in place, and starts the I/O; while it runs, a destage may change the
+//! place under it, which shows as a mismatch. So a mismatch is believed only under the stripe's
+//! place lock, where nothing in place moves.
+
+use crate::api::RequestError;
+use crate::array::Array;
+use crate::executor::join_all;
+use crate::sums::SlotSums;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
+use uraid_buffer::Buf;
+use uraid_core::config::Index;
+use uraid_core::geometry::{Slot, Stripe};
+use uraid_core::pages::{Sum, block_matches};
+use uraid_core::units::{BLOCK, BLOCK_BYTES};
+use uraid_parity::ColumnSet;
+
+/// Blocks that cannot be had from the members present.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lost(pub String);
+
+impl From<Lost> for RequestError {
+    fn from(lost: Lost) -> RequestError {
+        RequestError::Io(lost.0)
+    }
+}
+
+/// A block as it is in place.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its content.
+    pub data: Buf,
+    /// Its checksum and generation; blank for blocks never written.
+    pub sum: Sum,
+}
+
+/// Where the visible content of a block comes from.
+enum Source {
+    Memory(Buf),
+    Blank,
+    Place(Sum),
+}
+
+/// Why the quick way did not work.
+enum Slow {
+    /// No member can be read for this column.
+    NoMember,
+    /// A block did not match or could not be read.
+    Mismatch,
+}
+
+impl Array {
+    /// Reads any byte range of the export.
+    pub async fn read_range(&self, offset: u64, len: u64) -> Result<Vec<Buf>, RequestError> {
+        let first = offset / BLOCK;
+        let end = (offset + len).div_ceil(BLOCK);
+        let pieces = self.column_runs(first..end);
+        let read = join_all(
+            pieces
+                .into_iter()
+                .map(|(s, c, rows)| self.read_rows(s, c, rows)),
+        )
+        .await;
+        let mut blocks = Vec::new();
+        for piece in read {
+            blocks.append(&mut piece?);
+        }
+        trim(&mut blocks, (offset % BLOCK) as usize, len as usize);
+        Ok(blocks)
+    }
+
+    /// Cuts a range of the export's blocks at chunk boundaries.
+    pub fn column_runs(&self, blocks: Range<u64>) -> Vec<(Stripe, usize, Range<usize>)> {
+        let shape = &self.geometry.shape;
+        let (rows, columns) = (shape.rows() as u64, shape.data as u64);
+        let mut runs = Vec::new();
+        let mut at = blocks.start;
+        while at < blocks.end {
+            let chunk = at / rows;
+            let end = ((chunk + 1) * rows).min(blocks.end);
+            let row = (at % rows) as usize;
+            let run = row..row + (end - at) as usize;
+            runs.push((Stripe(chunk / columns), (chunk % columns) as usize, run));
+            at = end;
+        }
+        runs
+    }
+
+    /// The visible content of some rows of a column, in order, in one or more buffers.
+    pub async fn read_rows(
+        &self,
+        stripe: Stripe,
+        column: usize,
+        rows: Range<usize>,
+    ) -> Result<Vec<Buf>, Lost> {
+        let slow = match self.read_quick(stripe, column, rows.clone()).await {
+            Ok(blocks) => return Ok(blocks),
+            Err(slow) => slow,
+        };
+        if matches!(slow, Slow::NoMember) {
+            let _still = self.share_place(stripe).await;
+            if let Ok(blocks) = self.read_settled(stripe, column, rows.clone(), false).await {
+                return Ok(blocks);
+            }
+        }
+        let _alone = self.lock_place(stripe).await;
+        self.read_settled(stripe, column, rows, true).await
+    }
+
+    /// As [`Array::read_rows`], one buffer per row.
+    pub async fn read_blocks(
+        &self,
+        stripe: Stripe,
+        column: usize,
+        rows: Range<usize>,
+    ) -> Result<Vec<Buf>, Lost> {
+        let runs = self.read_rows(stripe, column, rows).await?;
+        Ok(runs.iter().flat_map(split_blocks).collect())
+    }
+
+    async fn read_quick(
+        &self,
+        stripe: Stripe,
+        column: usize,
+        rows: Range<usize>,
+    ) -> Result<Vec<Buf>, Slow> {
+        let lane = self.lane(stripe);
+        let place = || lane.map.borrow().get(stripe).slot();
+        let (slot, index, sums) = loop {
+            let Some(slot) = place() else {
+                return Ok(self.zeros(rows.len()));
+            };
+            let Some(index) = self.reader(slot, column) else {
+                return Err(Slow::NoMember);
+            };
+            let sums = self.sums(index, slot, rows.clone()).await;
+            if place() == Some(slot) && self.reader(slot, column) == Some(index) {
+                break (slot, index, sums);
+            }
+        };
+        // From here until the I/O is started nothing else runs: one instant.
+        let sources = self.sources(stripe, slot, column, rows.clone(), &sums)?;
+        let placed = |s: &Source| matches!(s, Source::Place(_));
+        let Some(first) = sources.iter().position(placed) else {
+            return Ok(sources.into_iter().map(|s| self.block_of(s)).collect());
+        };
+        let last = sources.iter().rposition(placed).expect("there is a first");
+        let local = self.geometry.in_lane(slot.0);
+        lane.slots.borrow_mut().hold(local);
+        let offset = self.geometry.block_offset(slot, rows.start + first);
+        let pending = self.start_read(index, offset, (last + 1 - first) * BLOCK_BYTES);
+        let result = self.finish_read(index, pending).await;
+        lane.slots.borrow_mut().unhold(local);
+        let bytes = result.map_err(|()| Slow::Mismatch)?.freeze();
+        self.merge(sources, bytes, first, slot, rows.start, column)
+    }
+
+    /// Notes where each block comes from.
+    fn sources(
+        &self,
+        stripe: Stripe,
+        slot: Slot,
+        column: usize,
+        rows: Range<usize>,
+        sums: &SlotSums,
+    ) -> Result<Vec<Source>, Slow> {
+        let overlay = self.lane(stripe).overlay.borrow();
+        let journalled = overlay.has(stripe);
+        let source = |row: usize| {
+            if journalled && let Some(version) = overlay.block(stripe, row, column) {
+                return Ok(Source::Memory(version.data.clone()));
+            }
+            match self.sum_of(sums, slot, row) {
+                None => Err(Slow::Mismatch),
+                Some(sum) if sum.is_blank() => Ok(Source::Blank),
+                Some(sum) => Ok(Source::Place(sum)),
+            }
+        };
+        rows.map(source).collect()
+    }
+
+    fn block_of(&self, source: Source) -> Buf {
+        match source {
+            Source::Memory(block) => block,
+            Source::Blank => self.zero.clone(),
+            Source::Place(_) => unreachable!("nothing was read from the member"),
+        }
+    }
+
+    /// Verifies what was read and puts it together with what came from memory. `bytes` begins
+    /// with the block of `sources[first]`; `sources[0]` is `row` of the column.
+    fn merge(
+        &self,
+        sources: Vec<Source>,
+        bytes: Buf,
+        first: usize,
+        slot: Slot,
+        row: usize,
+        column: usize,
+    ) -> Result<Vec<Buf>, Slow> {
+        let all_placed = sources.iter().all(|s| matches!(s, Source::Place(_)));
+        let mut blocks = Vec::with_capacity(if all_placed { 1 } else { sources.len() });
+        for (i, source) in sources.into_iter().enumerate() {
+            let Source::Place(sum) = source else {
+                blocks.push(self.block_of(source));
+                continue;
+            };
+            let range = (i - first) * BLOCK_BYTES..(i + 1 - first) * BLOCK_BYTES;
+            if !block_matches(self.key, slot, row + i, column, &bytes[range.clone()], sum) {
+                return Err(Slow::Mismatch);
+            }
+            if !all_placed {
+                blocks.push(bytes.slice(range));
+            }
+        }
+        if all_placed {
+            blocks.push(bytes);
+        }
+        Ok(blocks)
+    }
+
+    /// Reads under the place lock: what does not match now is wrong, and is reconstructed; with
+    /// `repair` it is also rewritten where it was found.
+    async fn read_settled(
+        &self,
+        stripe: Stripe,
+        column: usize,
+        rows: Range<usize>,
+        repair: bool,
+    ) -> Result<Vec<Buf>, Lost> {
+        let lane = self.lane(stripe);
+        let journalled = |row: usize| {
+            lane.overlay
+                .borrow()
+                .block(stripe, row, column)
+                .map(|v| v.data.clone())
+        };
+        let Some(slot) = lane.map.borrow().get(stripe).slot() else {
+            return Ok(self.zeros(rows.len()));
+        };
+        let mut blocks: Vec<Option<Buf>> = rows.clone().map(journalled).collect();
+        let local = self.geometry.in_lane(slot.0);
+        lane.slots.borrow_mut().hold(local);
+        let result = self
+            .read_in_place(stripe, slot, column, rows, &mut blocks, repair)
+            .await;
+        lane.slots.borrow_mut().unhold(local);
+        result?;
+        Ok(blocks
+            .into_iter()
+            .map(|b| b.expect("every block was found"))
+            .collect())
+    }
+
+    /// Fills the gaps in `blocks` with what is in place.
+    async fn read_in_place(
+        &self,
+        stripe: Stripe,
+        slot: Slot,
+        column: usize,
+        rows: Range<usize>,
+        blocks: &mut [Option<Buf>],
+        repair: bool,
+    ) -> Result<(), Lost> {
+        let reader = self.reader(slot, column);
+        if let Some(index) = reader {
+            let found = self.read_placed(index, slot, column, rows.clone()).await;
+            for (block, placed) in blocks.iter_mut().zip(found) {
+                if block.is_none() {
+                    *block = placed.map(|p| p.data);
+                }
+            }
+        }
+        let missing: Vec<usize> = (0..blocks.len()).filter(|i| blocks[*i].is_none()).collect();
+        for run in runs(&missing) {
+            let run_rows = rows.start + run.start..rows.start + run.end;
+            let none = ColumnSet::EMPTY;
+            let made = self
+                .reconstruct(stripe, slot, column, run_rows.clone(), none)
+                .await?;
+            if let Some(index) = reader.filter(|_| repair && !self.read_only) {
+                self.repair(index, stripe, slot, run_rows, &made).await;
+            }
+            for (block, placed) in blocks[run].iter_mut().zip(made) {
+                *block = Some(placed.data);
+            }
+        }
+        Ok(())
+    }
+
+    /// Rewrites blocks that were wrong on a member.
+    async fn repair(
+        &self,
+        index: Index,
+        stripe: Stripe,
+        slot: Slot,
+        rows: Range<usize>,
+        made: &[Placed],
+    ) {
+        self.event(crate::api::Event::Warning(format!(
+            "{}: stripe {} row {}: {} wrong or unreadable block(s) rewritten from the other members",
+            self.member_name(index),
+            stripe.0,
+            rows.start,
+            rows.len()
+        )));
+        self.counters.borrow_mut()[usize::from(index.0)].checksum_errors += rows.len() as u64;
+        let sums = self.sums(index, slot, rows.clone()).await;
+        let data = made.iter().map(|p| p.data.clone()).collect();
+        self.write_member(index, self.geometry.block_offset(slot, rows.start), data)
+            .await;
+        for (row, placed) in rows.zip(made) {
+            self.set_sum(&sums, slot, row, placed.sum);
+        }
+    }
+
+    /// Reads some rows of a column from one member and verifies them; `None` for each block that
+    /// could not be read or does not match. The caller holds the stripe's place lock.
+    pub async fn read_placed(
+        &self,
+        index: Index,
+        slot: Slot,
+        column: usize,
+        rows: Range<usize>,
+    ) -> Vec<Option<Placed>> {
+        let sums = self.sums(index, slot, rows.clone()).await;
+        let known: Vec<Option<Sum>> = rows.clone().map(|r| self.sum_of(&sums, slot, r)).collect();
+        let to_read = |s: &Option<Sum>| s.is_some_and(|s| !s.is_blank());
+        let first = known.iter().position(to_read).unwrap_or(0);
+        let end = known.iter().rposition(to_read).map_or(first, |l| l + 1);
+        let bytes = self
+            .read_span(index, slot, rows.start + first..rows.start + end)
+            .await;
+        let block = |(i, sum): (usize, Option<Sum>)| {
+            let sum = sum?;
+            if sum.is_blank() {
+                return Some(Placed {
+                    data: self.zero.clone(),
+                    sum,
+                });
+            }
+            let data = bytes.get(i - first)?.clone()?;
+            let good = block_matches(self.key, slot, rows.start + i, column, &data, sum);
+            good.then_some(Placed { data, sum })
+        };
+        known.into_iter().enumerate().map(block).collect()
+    }
+
+    /// Reads blocks of a slot; one I/O if it works, block by block around a latent error.
+    async fn read_span(&self, index: Index, slot: Slot, rows: Range<usize>) -> Vec<Option<Buf>> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let offset = self.geometry.block_offset(slot, rows.start);
+        if let Ok(bytes) = self
+            .read_member(index, offset, rows.len() * BLOCK_BYTES)
+            .await
+        {
+            return split_blocks(&bytes.freeze()).map(Some).collect();
+        }
+        if rows.len() == 1 {
+            return alloc::vec![None];
+        }
+        let one = |row: usize| async move {
+            let offset = self.geometry.block_offset(slot, row);
+            Some(
+                self.read_member(index, offset, BLOCK_BYTES)
+                    .await
+                    .ok()?
+                    .freeze(),
+            )
+        };
+        join_all(rows.map(one)).await
+    }
+
+    /// Computes what is in place in some rows of a column from the other columns, leaving out
+    /// `without`. The caller holds the stripe's place lock, so every row in place is a codeword.
+    pub async fn reconstruct(
+        &self,
+        stripe: Stripe,
+        slot: Slot,
+        column: usize,
+        rows: Range<usize>,
+        without: ColumnSet,
+    ) -> Result<Vec<Placed>, Lost> {
+        let mut made: Vec<Option<Placed>> = alloc::vec![None; rows.len()];
+        // Columns found bad, by row; a plan is tried until it works or none is left.
+        let mut bad = alloc::vec![without.union(ColumnSet::single(column)); rows.len()];
+        while let Some(start) = made.iter().position(Option::is_none) {
+            let end = (start..rows.len())
+                .find(|i| made[*i].is_some() || bad[*i] != bad[start])
+                .unwrap_or(rows.len());
+            let have = self.readable(slot).minus(bad[start]);
+            let Some(plan) = self.code.plan(have, ColumnSet::single(column)) else {
+                self.lost_blocks
+                    .set(self.lost_blocks.get() + (end - start) as u64);
+                return Err(Lost(format!(
+                    "stripe {} row {}: {} of {} columns can be read, too few",
+                    stripe.0,
+                    rows.start + start,
+                    have.len(),
+                    self.geometry.shape.columns
+                )));
+            };
+            let span = rows.start + start..rows.start + end;
+            let read = |source: usize| {
+                let span = span.clone();
+                async move {
+                    match self.reader(slot, source) {
+                        Some(index) => self.read_placed(index, slot, source, span).await,
+                        None => alloc::vec![None; span.len()],
+                    }
+                }
+            };
+            let found = join_all(plan.sources.iter().map(|s| read(*s))).await;
+            for i in start..end {
+                let row: Vec<Option<&Placed>> = found
+                    .iter()
+                    .map(|blocks| blocks[i - start].as_ref())
+                    .collect();
+                for (source, block) in plan.sources.iter().zip(&row) {
+                    if block.is_none() {
+                        bad[i].insert(*source);
+                    }
+                }
+                if let Some(row) = row.into_iter().collect::<Option<Vec<_>>>() {
+                    let coefficients = &plan.rows[0].coefficients;
+                    made[i] = Some(self.combine(slot, rows.start + i, column, coefficients, &row));
+                }
+            }
+        }
+        Ok(made.into_iter().flatten().collect())
+    }
+
+    fn combine(
+        &self,
+        slot: Slot,
+        row: usize,
+        column: usize,
+        coefficients: &[u8],
+        sources: &[&Placed],
+    ) -> Placed {
+        let generation = sources.iter().map(|p| p.sum.generation).max().unwrap_or(0);
+        if generation == 0 {
+            return Placed {
+                data: self.zero.clone(),
+                sum: Sum::default(),
+            };
+        }
+        let slices: Vec<&[u8]> = sources.iter().map(|p| &p.data[..]).collect();
+        let data = self.block(|out| self.kernels.combine(coefficients, &slices, out));
+        let crc = uraid_core::checksum::block(self.key, slot, row, column, &data);
+        Placed {
+            data,
+            sum: Sum { crc, generation },
+        }
+    }
+}
+
+/// The 4 KiB blocks of a buffer.
+pub fn split_blocks(buffer: &Buf) -> impl Iterator<Item = Buf> {
+    (0..buffer.len() / BLOCK_BYTES).map(|i| buffer.slice(i * BLOCK_BYTES..(i + 1) * BLOCK_BYTES))
+}
+
+/// Runs of consecutive numbers.
+pub fn runs(numbers: &[usize]) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for n in numbers {
+        match runs.last_mut() {
+            Some(run) if run.end == *n => run.end += 1,
+            _ => runs.push(*n..*n + 1),
+        }
+    }
+    runs
+}
+
+/// Cuts `skip` bytes off the front and what is beyond `len` off the end.
+fn trim(buffers: &mut Vec<Buf>, mut skip: usize, mut len: usize) {
+    buffers.retain_mut(|b| {
+        let start = skip.min(b.len());
+        skip -= start;
+        let end = (start + len).min(b.len());
+        len -= end - start;
+        if (start, end) != (0, b.len()) {
+            *b = b.slice(start..end);
+        }
+        !b.is_empty()
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uraid_buffer::Pool;
+
+    #[test]
+    fn trimming_keeps_the_middle() {
+        let pool = Pool::heap();
+        let bytes: Vec<u8> = (0..30).collect();
+        for (skip, len) in [(0, 30), (5, 20), (10, 10), (12, 3), (0, 0), (29, 1)] {
+            let mut buffers: Vec<Buf> = bytes.chunks(10).map(|c| pool.copy(c)).collect();
+            trim(&mut buffers, skip, len);
+            let kept: Vec<u8> = buffers.iter().flat_map(|b| b.to_vec()).collect();
+            assert_eq!(kept, bytes[skip..skip + len]);
+        }
+    }
+
+    #[test]
+    fn runs_of_numbers() {
+        assert_eq!(runs(&[1, 2, 3, 5, 8, 9]), [1..4, 5..6, 8..10]);
+    }
+}

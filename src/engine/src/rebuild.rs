@@ -1,0 +1,354 @@
+//! Rebuild: fills a member with its role's data, slot by slot, while the array serves.
+//!
+//! Only slots in use are walked, and for a member that comes back only stripes that changed since
+//! it left. Foreground writes reach the member from the moment its config is in force, so each
+//! slot needs filling once. What is copied is what is in place; rows that are journalled reach
+//! the member with their destage. The cursor becomes durable only after everything below it is.
+
+use crate::api::{Event, Nanos};
+use crate::array::Array;
+use crate::executor::join_all;
+use crate::read::Placed;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use uraid_buffer::Buf;
+use uraid_core::config::{EntryState, Index};
+use uraid_core::geometry::{Slot, Stripe};
+use uraid_core::pages::Sum;
+use uraid_parity::ColumnSet;
+
+/// Slots being filled at the same time.
+const SLOTS_IN_FLIGHT_MAX: usize = 16;
+/// How often the cursor is made durable.
+const SAVE_EVERY: Nanos = 2_000_000_000;
+/// The time over which speed is averaged.
+const SPEED_WINDOW: Nanos = 3_000_000_000;
+
+/// How far a rebuild is.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Slots below are filled.
+    pub cursor: u64,
+    /// Only stripes changed since this config; 0: all.
+    pub since: u64,
+    /// Whether a task is at it.
+    pub running: bool,
+    /// Bytes of the member filled, and to be filled in all, as last counted.
+    pub done_bytes: u64,
+    /// See `done_bytes`.
+    pub total_bytes: u64,
+    /// Recent speed.
+    pub bytes_per_second: u64,
+    window: (Nanos, u64),
+}
+
+impl Progress {
+    /// A rebuild that goes on at `cursor`.
+    pub fn begin(cursor: u64, since: u64) -> Progress {
+        Progress {
+            cursor,
+            since,
+            running: false,
+            done_bytes: 0,
+            total_bytes: 0,
+            bytes_per_second: 0,
+            window: (0, 0),
+        }
+    }
+
+    fn count(&mut self, bytes: u64, now: Nanos) {
+        self.done_bytes += bytes;
+        let (start, at_start) = self.window;
+        if start == 0 {
+            self.window = (now, self.done_bytes);
+        } else if now > start {
+            let speed =
+                (self.done_bytes - at_start) as u128 * 1_000_000_000 / u128::from(now - start);
+            self.bytes_per_second = speed as u64;
+            if now - start > SPEED_WINDOW {
+                self.window = (
+                    now - SPEED_WINDOW / 2,
+                    self.done_bytes
+                        - (speed * u128::from(SPEED_WINDOW / 2) / 1_000_000_000)
+                            .min(u128::from(self.done_bytes)) as u64,
+                );
+            }
+        }
+    }
+}
+
+/// What became of one slot.
+enum Filled {
+    /// Nothing to do there.
+    Nothing,
+    /// Filled.
+    Done,
+}
+
+impl Array {
+    /// Starts a task for every member that is being filled and has none.
+    pub fn start_rebuilds(&self) {
+        for (index, progress) in self.rebuilds.borrow_mut().iter_mut() {
+            let config = self.config.borrow();
+            let state = config.entry(*index).state;
+            let filling = matches!(state, EntryState::Rebuilding | EntryState::Replacing);
+            if filling && !progress.running && self.live_device(*index).is_some() {
+                progress.running = true;
+                let (array, index) = (self.me(), *index);
+                self.ex.spawn(async move { array.rebuild(index).await });
+            }
+        }
+    }
+
+    fn is_filling(&self, index: Index) -> bool {
+        self.rebuilds.borrow().contains_key(&index)
+            && self.live_device(index).is_some()
+            && !self.is_suspended()
+            && !self.stopping.get()
+    }
+
+    async fn rebuild(self: Rc<Self>, index: Index) {
+        let name = self.member_name(index);
+        self.settle_writers().await;
+        self.count_work(index);
+        let from = self.rebuilds.borrow().get(&index).map_or(0, |p| p.cursor);
+        self.event(Event::Info(match from {
+            0 => format!("{name}: rebuild started"),
+            _ => format!(
+                "{name}: rebuild resumed at slot {from} of {}",
+                self.geometry.slots
+            ),
+        }));
+        let mut saved = self.ex.now();
+        while self.is_filling(index) {
+            let cursor = self.rebuilds.borrow()[&index].cursor;
+            if cursor >= self.geometry.slots {
+                if self.finish_rebuild(index).await {
+                    self.event(Event::Info(format!("{name}: rebuild complete")));
+                }
+                break;
+            }
+            self.fill_some(index, cursor).await;
+            if self.ex.now() >= saved + SAVE_EVERY {
+                self.save_cursor(index).await;
+                saved = self.ex.now();
+            }
+        }
+        if let Some(progress) = self.rebuilds.borrow_mut().get_mut(&index) {
+            progress.running = false;
+        }
+        self.ex.fire(&self.changed);
+    }
+
+    /// Waits until every batch and checkpoint that began before, with the old set of writers, has
+    /// ended.
+    async fn settle_writers(&self) {
+        for lane in &self.lanes {
+            let seq = lane.journal.borrow().next_seq;
+            let written = || lane.journal.borrow().is_written(seq) || self.is_suspended();
+            self.ex.until(&lane.journal_moved, written).await;
+            drop(lane.checkpoint_lock.lock(&self.ex).await);
+        }
+    }
+
+    /// The used slots from `from` on that a member being filled needs.
+    fn needs(&self, slot: Slot, since: u64) -> Option<Stripe> {
+        let lane = &self.lanes[self.geometry.lane_of_slot(slot)];
+        let owner = lane.slots.borrow().owner(self.geometry.in_lane(slot.0))?;
+        let stripe = self.geometry.stripe_in_lane(lane.id, owner);
+        (since == 0 || lane.map.borrow().get(stripe).changed_since(since)).then_some(stripe)
+    }
+
+    fn count_work(&self, index: Index) {
+        let Some((cursor, since)) = self
+            .rebuilds
+            .borrow()
+            .get(&index)
+            .map(|p| (p.cursor, p.since))
+        else {
+            return;
+        };
+        let chunk = u64::from(self.geometry.shape.chunk_bytes);
+        let (mut done, mut total) = (0, 0);
+        for slot in (0..self.geometry.slots).map(Slot) {
+            if self.needs(slot, since).is_some() {
+                total += chunk;
+                done += if slot.0 < cursor { chunk } else { 0 };
+            }
+        }
+        if let Some(p) = self.rebuilds.borrow_mut().get_mut(&index) {
+            (p.done_bytes, p.total_bytes) = (done, total);
+        }
+    }
+
+    /// Fills the next few slots and moves the cursor past them.
+    async fn fill_some(&self, index: Index, cursor: u64) {
+        let since = self.rebuilds.borrow()[&index].since;
+        let mut next = cursor;
+        let mut slots = Vec::new();
+        while next < self.geometry.slots && slots.len() < SLOTS_IN_FLIGHT_MAX {
+            if self.needs(Slot(next), since).is_some() {
+                slots.push(Slot(next));
+            }
+            next += 1;
+        }
+        let filled = join_all(slots.iter().map(|slot| self.fill_slot(index, *slot, since))).await;
+        let done = filled.iter().filter(|f| matches!(f, Filled::Done)).count() as u64;
+        if !self.is_filling(index) {
+            return;
+        }
+        let now = self.ex.now();
+        if let Some(p) = self.rebuilds.borrow_mut().get_mut(&index) {
+            p.cursor = next;
+            p.count(done * u64::from(self.geometry.shape.chunk_bytes), now);
+            p.total_bytes = p.total_bytes.max(p.done_bytes);
+        }
+        self.ex.yield_now().await;
+    }
+
+    async fn fill_slot(&self, index: Index, slot: Slot, since: u64) -> Filled {
+        let Some(stripe) = self.needs(slot, since) else {
+            return Filled::Nothing;
+        };
+        let lane = self.lane(stripe);
+        let local = self.geometry.in_lane(slot.0);
+        lane.slots.borrow_mut().hold(local);
+        let place = self.lock_place(stripe).await;
+        if lane.map.borrow().get(stripe).slot() == Some(slot) {
+            self.fill_column(index, stripe, slot).await;
+        }
+        drop(place);
+        lane.slots.borrow_mut().unhold(local);
+        Filled::Done
+    }
+
+    /// Copies or reconstructs one column of a slot. The caller holds its place lock.
+    async fn fill_column(&self, index: Index, stripe: Stripe, slot: Slot) {
+        let Some(role) = self.config.borrow().entry(index).role else {
+            return;
+        };
+        let column = self.geometry.shape.column_of(slot, usize::from(role));
+        let rows = self.geometry.shape.rows();
+        let sums = self.sums(index, slot, 0..rows).await;
+        let holder = self.roles.borrow()[usize::from(role)].holder;
+        let mut blocks: Vec<Option<Placed>> = match holder.filter(|h| *h != index) {
+            Some(holder) => self.read_placed(holder, slot, column, 0..rows).await,
+            None => alloc::vec![None; rows],
+        };
+        let missing: Vec<usize> = (0..rows).filter(|r| blocks[*r].is_none()).collect();
+        for run in crate::read::runs(&missing) {
+            self.rebuild_rows(stripe, slot, column, run, &mut blocks)
+                .await;
+        }
+        let written: Vec<usize> = (0..rows)
+            .filter(|r| blocks[*r].as_ref().is_some_and(|b| !b.sum.is_blank()))
+            .collect();
+        let data = |r: usize| blocks[r].as_ref().expect("it was found").data.clone();
+        let writes = crate::read::runs(&written).into_iter().map(|run| {
+            let buffers: Vec<Buf> = run.clone().map(data).collect();
+            self.write_member(index, self.geometry.block_offset(slot, run.start), buffers)
+        });
+        join_all(writes).await;
+        let generation = self.lane(stripe).journal.borrow().next_seq;
+        self.take_sums(&sums, slot, stripe, generation);
+        for (row, block) in blocks.iter().enumerate() {
+            match block {
+                Some(placed) => self.set_sum(&sums, slot, row, placed.sum),
+                None => self.set_sum(&sums, slot, row, LOST),
+            }
+        }
+    }
+
+    /// Reconstructs some rows; those that cannot be are left out, one by one.
+    async fn rebuild_rows(
+        &self,
+        stripe: Stripe,
+        slot: Slot,
+        column: usize,
+        run: core::ops::Range<usize>,
+        blocks: &mut [Option<Placed>],
+    ) {
+        let none = ColumnSet::EMPTY;
+        if let Ok(made) = self
+            .reconstruct(stripe, slot, column, run.clone(), none)
+            .await
+        {
+            for (row, placed) in run.zip(made) {
+                blocks[row] = Some(placed);
+            }
+            return;
+        }
+        for row in run {
+            match self
+                .reconstruct(stripe, slot, column, row..row + 1, none)
+                .await
+            {
+                Ok(mut made) => blocks[row] = made.pop(),
+                Err(lost) => self.event(Event::Warning(format!(
+                    "lost beyond redundancy: {}",
+                    lost.0
+                ))),
+            }
+        }
+    }
+
+    /// Makes everything below the cursor durable, then the cursor.
+    pub async fn save_cursor(&self, index: Index) {
+        let Some(cursor) = self.rebuilds.borrow().get(&index).map(|p| p.cursor) else {
+            return;
+        };
+        for lane in &self.lanes {
+            self.checkpoint(lane).await;
+        }
+        if self.is_filling(index) || self.stopping.get() {
+            self.counters.borrow_mut()[usize::from(index.0)].rebuild_cursor = cursor;
+            self.save_counters().await;
+        }
+    }
+
+    /// The member is full: it becomes in sync, and a member it replaces leaves.
+    async fn finish_rebuild(&self, index: Index) -> bool {
+        for lane in &self.lanes {
+            self.checkpoint(lane).await;
+        }
+        if !self.is_filling(index) {
+            return false;
+        }
+        let role = self
+            .config
+            .borrow()
+            .entry(index)
+            .role
+            .expect("it fills a role");
+        let replaced = self.roles.borrow()[usize::from(role)].holder;
+        let done = self
+            .change_config(|config| {
+                if let Some(old) = replaced {
+                    config.mark_left(old);
+                    let entry = config.entry_mut(old);
+                    (entry.role, entry.left_epoch) = (None, 0);
+                }
+                // Unless it was condemned meanwhile, in which case it has just been marked.
+                let entry = config.entry_mut(index);
+                if entry.state.takes_writes() {
+                    entry.state = EntryState::InSync;
+                }
+            })
+            .await;
+        let whole = done && self.config.borrow().is_in_sync(index);
+        if whole {
+            self.rebuilds.borrow_mut().remove(&index);
+            let mut counters = self.counters.borrow_mut();
+            counters[usize::from(index.0)].rebuild_cursor = 0;
+            counters[usize::from(index.0)].rebuild_since = 0;
+        }
+        whole
+    }
+}
+
+/// The sum of a block that is lost: it was written, and nothing that is read will match it.
+const LOST: Sum = Sum {
+    crc: 0x0bad_b10c,
+    generation: u32::MAX,
+};

@@ -1,0 +1,301 @@
+//! Recovery of a lane after a crash, or after a stop that left work in the journal.
+//!
+//! 1. The newest journal epoch with a whole re-log, or a checkpoint, is the basis.
+//! 2. Of the batches after the tail the longest prefix is accepted in which every touched row can
+//!    be decoded from verified blocks, never below what is known to be durable.
+//! 3. Full images of the touched rows are re-logged in a new epoch on every member and flushed;
+//!    only then is anything put in place, and the ordinary checkpoint ends it.
+//!
+//! So a crash during recovery finds either the old journal or a whole new one.
+
+mod evidence;
+mod judge;
+
+use crate::api::Event;
+use crate::array::Array;
+use crate::commit::Ring;
+use crate::executor::join_all;
+use crate::lane::{Lane, Version};
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use evidence::{Evidence, Origin};
+use judge::{Change, State};
+use uraid_buffer::Buf;
+use uraid_core::config::Index;
+use uraid_core::geometry::{Slot, Stripe};
+use uraid_core::journal::{Checkpoint, Entry, Header, HeaderKind};
+use uraid_core::pages::Sum;
+use uraid_core::units::BLOCK;
+use uraid_parity::ColumnSet;
+
+/// Rows in one part of a re-log.
+const RELOG_ROWS_PER_PART: usize = 128;
+/// Bytes of entries other than rows in one part of a re-log.
+const RELOG_ENTRY_BYTES_PER_PART: usize = 64 << 10;
+
+/// A row as it is to be, all columns.
+pub(crate) struct RowFinal {
+    stripe: Stripe,
+    slot: Slot,
+    row: u16,
+    columns: Vec<Buf>,
+    checksums: Vec<u32>,
+}
+
+/// What recovery decided about a lane.
+struct Decision {
+    /// Batches below are in place once recovery is done.
+    next_seq: u64,
+    /// New places, in order.
+    moves: Vec<Entry>,
+    rows: Vec<RowFinal>,
+    /// What was lost, in words.
+    lost: Vec<String>,
+}
+
+impl Array {
+    /// Brings one lane to a state from which it can serve. The map has been loaded.
+    pub async fn recover_lane(
+        &self,
+        lane: &Lane,
+        checkpoints: &BTreeMap<Index, Checkpoint>,
+    ) -> String {
+        let evidence = self.gather_evidence(lane, checkpoints).await;
+        let clean = evidence.is_clean(checkpoints);
+        let number = checkpoints.values().map(|c| c.number).max().unwrap_or(0);
+        if clean {
+            let mut journal = lane.journal.borrow_mut();
+            journal.begin(evidence.epoch, evidence.tail, number);
+            for index in self.all_writers() {
+                let pos = checkpoints.get(&index).map_or(0, |c| c.tail_pos);
+                journal.rings.insert(index, Ring::at(pos));
+            }
+            return String::from("clean");
+        }
+        let decision = self.decide(&evidence).await;
+        for lost in &decision.lost {
+            self.event(Event::Warning(format!("lost beyond redundancy: {lost}")));
+        }
+        self.carry_out(lane, &evidence, &decision, number).await;
+        let batches = decision.next_seq - evidence.tail.min(decision.next_seq);
+        format!(
+            "{batches} batches, {} rows, {} moves replayed",
+            decision.rows.len(),
+            decision.moves.len()
+        )
+    }
+
+    /// Chooses the newest acceptable prefix.
+    async fn decide(&self, evidence: &Evidence) -> Decision {
+        let top = evidence.visible_upto();
+        let floor = evidence.floor.clamp(evidence.tail, top);
+        let mut upto = top;
+        loop {
+            let state = State::replay(evidence, upto);
+            let verdict = self.judge_state(evidence, &state, floor).await;
+            let must_take = upto == floor || evidence.origin != Origin::Ring;
+            if verdict.lost.is_empty() || must_take {
+                let next_seq = evidence.next_seq(upto);
+                let moves = state.moves();
+                return Decision {
+                    next_seq,
+                    moves,
+                    rows: verdict.rows,
+                    lost: verdict.lost,
+                };
+            }
+            upto -= 1;
+        }
+    }
+
+    /// Re-logs the decision, then lets it take effect.
+    async fn carry_out(&self, lane: &Lane, evidence: &Evidence, decision: &Decision, number: u64) {
+        let epoch = evidence.highest_epoch + 1;
+        if !self.read_only {
+            let area = match evidence.origin {
+                Origin::Relog { area } => 1 - area,
+                Origin::Ring => (epoch % 2) as usize,
+            };
+            self.write_relog(lane, area, epoch, decision).await;
+            self.flush_members().await;
+        }
+        {
+            let mut journal = lane.journal.borrow_mut();
+            journal.begin(epoch, decision.next_seq, number);
+            // Nothing is known to be on all members before the checkpoint below.
+            journal.tail = 0;
+            for index in self.all_writers() {
+                journal.rings.insert(index, Ring::at(0));
+            }
+        }
+        for entry in &decision.moves {
+            self.take_move(lane, entry, decision.next_seq).await;
+        }
+        let seq = decision.next_seq.saturating_sub(1);
+        for row in &decision.rows {
+            let mut overlay = lane.overlay.borrow_mut();
+            for (column, data) in row.columns.iter().enumerate() {
+                let sum = Sum::new(row.checksums[column], seq);
+                let version = Version {
+                    data: data.clone(),
+                    sum,
+                    seq,
+                };
+                overlay.insert(row.stripe, row.slot, row.row, column, version);
+            }
+        }
+        if self.read_only {
+            lane.journal.borrow_mut().tail = decision.next_seq;
+        } else {
+            self.checkpoint(lane).await;
+        }
+    }
+
+    /// Applies a new place to map, slots and sums in memory.
+    async fn take_move(&self, lane: &Lane, entry: &Entry, seq: u64) {
+        let (stripe, slot, checksums) = match entry {
+            Entry::Remap {
+                stripe,
+                slot,
+                checksums,
+            } => (*stripe, *slot, Some(&checksums[..])),
+            Entry::Alloc { stripe, slot } => (*stripe, *slot, None),
+            Entry::Unmap { first, .. } => return self.move_stripe(lane, *first, None, seq),
+            Entry::Row { .. } => unreachable!("rows are no moves"),
+        };
+        let local = self.geometry.in_lane(slot.0);
+        let already = lane.map.borrow().get(stripe).slot() == Some(slot);
+        if !already {
+            // The slot's last owner, as the map on the members still has it, has moved on.
+            let owner = lane.slots.borrow().owner(local);
+            if let Some(owner) = owner {
+                let owner = self.geometry.stripe_in_lane(lane.id, owner);
+                self.move_stripe(lane, owner, None, 0);
+            }
+            let mut slots = lane.slots.borrow_mut();
+            slots
+                .settle(u64::MAX)
+                .into_iter()
+                .for_each(|freed| slots.untake(freed));
+            slots.take_this(local);
+        }
+        let rows = 0..self.geometry.shape.rows();
+        let sums = self
+            .all_writers()
+            .into_iter()
+            .map(|i| self.sums(i, slot, rows.clone()));
+        let pinned = join_all(sums).await;
+        self.move_stripe(lane, stripe, Some(slot), 0);
+        self.set_slot_sums(&pinned, stripe, slot, seq.saturating_sub(1), checksums);
+    }
+
+    async fn write_relog(&self, lane: &Lane, area: usize, epoch: u64, decision: &Decision) {
+        let parts = relog_parts(decision);
+        let config = self.config.borrow().clone();
+        let total = parts.len() as u32;
+        let writers = self.all_writers();
+        let start = self.geometry.relog_offset(lane.id, area);
+        let mut pos: BTreeMap<Index, u64> = writers.iter().map(|i| (*i, 0)).collect();
+        for (part, (moves, rows)) in parts.into_iter().enumerate() {
+            let all = ColumnSet::first(self.geometry.shape.columns);
+            let row_entry = |r: &RowFinal| Entry::Row {
+                stripe: r.stripe,
+                slot: r.slot,
+                row: r.row,
+                columns: all,
+                checksums: r.checksums.clone(),
+            };
+            let mut header = Header {
+                kind: HeaderKind::Relog {
+                    part: part as u32,
+                    parts: total,
+                },
+                lane: lane.id as u16,
+                member: Index(0),
+                epoch,
+                config_epoch: config.epoch,
+                config_nonce: config.nonce,
+                seq: decision.next_seq,
+                pos: 0,
+                tail: 0,
+                durable_upto: 0,
+                participants: writers.iter().fold(0, |set, i| set | 1 << i.0),
+                payload_blocks: rows.len() as u32,
+                entries: moves
+                    .iter()
+                    .cloned()
+                    .chain(rows.iter().map(|r| row_entry(r)))
+                    .collect(),
+            };
+            let mut writes = Vec::new();
+            for index in &writers {
+                let at = pos.get_mut(index).expect("it is a writer");
+                (header.member, header.pos) = (*index, *at);
+                let bytes = header.encode(self.key);
+                let blocks = bytes.len() as u64 / BLOCK + rows.len() as u64;
+                assert!(
+                    *at + blocks <= self.geometry.relog_blocks(),
+                    "the journal bounds a re-log"
+                );
+                let mut buffers = alloc::vec![self.pool.copy(&bytes)];
+                let role = usize::from(config.entry(*index).role.expect("a writer has a role"));
+                let own =
+                    |r: &&RowFinal| r.columns[self.geometry.shape.column_of(r.slot, role)].clone();
+                buffers.extend(rows.iter().map(|r| own(&r)));
+                writes.push(self.write_member(*index, start + *at * BLOCK, buffers));
+                *at += blocks;
+            }
+            join_all(writes).await;
+        }
+    }
+}
+
+/// Cuts a decision into parts of bounded size; at least one, so that the epoch is on disk.
+fn relog_parts(decision: &Decision) -> Vec<(Vec<Entry>, Vec<&RowFinal>)> {
+    let mut parts: Vec<(Vec<Entry>, Vec<&RowFinal>)> = Vec::new();
+    let mut bytes = usize::MAX;
+    for entry in &decision.moves {
+        if bytes > RELOG_ENTRY_BYTES_PER_PART {
+            parts.push(Default::default());
+            bytes = 0;
+        }
+        bytes += entry.encoded_bytes();
+        parts
+            .last_mut()
+            .expect("a part was begun")
+            .0
+            .push(entry.clone());
+    }
+    for rows in decision.rows.chunks(RELOG_ROWS_PER_PART) {
+        parts.push((Vec::new(), rows.iter().collect()));
+    }
+    if parts.is_empty() {
+        parts.push(Default::default());
+    }
+    parts
+}
+
+/// What a batch does to one stripe's place.
+impl Change {
+    fn entry(&self, stripe: Stripe) -> Entry {
+        match self {
+            Change::Remap {
+                slot, checksums, ..
+            } => Entry::Remap {
+                stripe,
+                slot: *slot,
+                checksums: checksums.clone(),
+            },
+            Change::Alloc { slot } => Entry::Alloc {
+                stripe,
+                slot: *slot,
+            },
+            Change::Unmap => Entry::Unmap {
+                first: stripe,
+                count: 1,
+            },
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Status: what the array says about itself.
+
+use crate::array::Array;
+use crate::status::{ArrayState, MemberState, MemberStatus, RebuildStatus, Status};
+use alloc::vec::Vec;
+use uraid_core::config::{Entry, EntryState, Index};
+use uraid_core::geometry::Slot;
+use uraid_core::units::Uuid;
+use uraid_parity::ColumnSet;
+
+impl Array {
+    /// Everything `uraid status` shows.
+    pub fn status(&self) -> Status {
+        let g = &self.geometry;
+        let members = self.member_statuses();
+        let rebuilds = self.rebuild_statuses();
+        let in_sync = self.in_sync_columns();
+        let whole = self.code.can_decode(in_sync);
+        let state = if !whole || self.is_suspended() {
+            ArrayState::Failed
+        } else if !rebuilds.is_empty() {
+            ArrayState::Rebuilding
+        } else if in_sync.len() < g.shape.columns {
+            ArrayState::Degraded
+        } else {
+            ArrayState::Optimal
+        };
+        let full = self.full.borrow();
+        let no_space = full.first().map(|i| {
+            alloc::format!(
+                "{}: no space left; writes wait until there is",
+                self.member_name(*i)
+            )
+        });
+        Status {
+            name: self.name.clone(),
+            uuid: self.uuid,
+            level: g.shape.level.as_str(),
+            data: g.shape.data as u16,
+            parity: g.shape.user_parity() as u16,
+            chunk_bytes: g.shape.chunk_bytes,
+            size_bytes: g.export_bytes,
+            state,
+            redundancy_left: self.code.losses_survived(in_sync) as u16,
+            suspended: self.suspended.borrow().clone().or(no_space),
+            read_only: self.read_only,
+            used_stripes: self
+                .lanes
+                .iter()
+                .map(|l| l.slots.borrow().used_count())
+                .sum(),
+            total_stripes: g.stripes,
+            lost_blocks: self.lost_blocks.get(),
+            members,
+            rebuilds,
+        }
+    }
+
+    /// Columns of slot 0 whose members are in sync and there; any slot would do.
+    fn in_sync_columns(&self) -> ColumnSet {
+        let roles = self.roles.borrow();
+        let there = |c: &usize| {
+            let role = roles[self.geometry.shape.role_of(Slot(0), *c)];
+            role.holder.is_some_and(|i| self.live_device(i).is_some())
+        };
+        (0..self.geometry.shape.columns).filter(there).collect()
+    }
+
+    fn member_statuses(&self) -> Vec<MemberStatus> {
+        let config = self.config.borrow();
+        let mut all: Vec<MemberStatus> = config
+            .members()
+            .map(|(i, e)| self.member_status(i, e))
+            .collect();
+        for role in 0..self.geometry.shape.columns as u16 {
+            if !all.iter().any(|m| m.slot == Some(role)) {
+                all.push(MemberStatus {
+                    slot: Some(role),
+                    path: None,
+                    uuid: Uuid::default(),
+                    state: MemberState::Missing,
+                    read_errors: 0,
+                    write_errors: 0,
+                    checksum_errors: 0,
+                });
+            }
+        }
+        all.sort_by_key(|m| (m.slot.unwrap_or(u16::MAX), m.state == MemberState::Failed));
+        all
+    }
+
+    fn member_status(&self, index: Index, entry: &Entry) -> MemberStatus {
+        let members = self.members.borrow();
+        let former = self.former.borrow();
+        let device = members
+            .get(&index)
+            .map(|m| &m.device)
+            .or_else(|| former.get(&index));
+        let alive = members.get(&index).is_some_and(|m| m.alive);
+        let state = match entry.state {
+            EntryState::InSync if alive => MemberState::InSync,
+            EntryState::Rebuilding if alive => MemberState::Rebuilding,
+            EntryState::Replacing if alive => MemberState::Replacing,
+            EntryState::Spare if alive => MemberState::Spare,
+            _ if device.is_some() => MemberState::Failed,
+            _ => MemberState::Missing,
+        };
+        let counters = self.counters.borrow()[usize::from(index.0)];
+        MemberStatus {
+            slot: entry.role,
+            path: device.map(|d| d.path.clone()),
+            uuid: entry.uuid,
+            state,
+            read_errors: counters.read_errors,
+            write_errors: counters.write_errors,
+            checksum_errors: counters.checksum_errors,
+        }
+    }
+
+    fn rebuild_statuses(&self) -> Vec<RebuildStatus> {
+        let config = self.config.borrow();
+        let rebuilds = self.rebuilds.borrow();
+        let mut all: Vec<RebuildStatus> = rebuilds
+            .iter()
+            .filter(|(index, _)| self.live_device(**index).is_some())
+            .filter_map(|(index, p)| {
+                let left = p.total_bytes.saturating_sub(p.done_bytes);
+                Some(RebuildStatus {
+                    slot: config.entry(*index).role?,
+                    done_bytes: p.done_bytes,
+                    total_bytes: p.total_bytes,
+                    bytes_per_second: p.bytes_per_second,
+                    eta_seconds: left.checked_div(p.bytes_per_second),
+                })
+            })
+            .collect();
+        all.sort_by_key(|r| r.done_bytes.saturating_mul(1000).checked_div(r.total_bytes));
+        all
+    }
+}

@@ -1,0 +1,196 @@
+//! Which slots of a lane are in use, by which stripe, and when a freed one may be used again:
+//! only after the record that freed it is durable, and no reader or writer holds it.
+
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+/// Numbers here are slots and stripes within their lane.
+pub struct Slots {
+    /// Stripe + 1 by slot; 0: none.
+    owner: Vec<u32>,
+    /// One bit per slot: neither owned nor waiting.
+    free: Vec<u64>,
+    free_count: u64,
+    /// Where the search for a free slot goes on.
+    next: u64,
+    holds: HashMap<u64, u32, FxBuildHasher>,
+    waiting: Vec<Freed>,
+    used_count: u64,
+}
+
+/// A slot that a remap or unmap gave up.
+#[derive(Clone, Copy)]
+struct Freed {
+    slot: u64,
+    /// The batch that freed it.
+    seq: u64,
+    /// Its space goes back to the device.
+    discard: bool,
+}
+
+impl Slots {
+    /// All slots free.
+    pub fn new(count: u64) -> Slots {
+        let mut free = alloc::vec![u64::MAX; count.div_ceil(64) as usize];
+        if count % 64 != 0 {
+            *free.last_mut().expect("there is a word") = (1 << (count % 64)) - 1;
+        }
+        Slots {
+            owner: alloc::vec![0; count as usize],
+            free,
+            free_count: count,
+            next: 0,
+            holds: HashMap::default(),
+            waiting: Vec::new(),
+            used_count: 0,
+        }
+    }
+
+    /// Slots that may be taken now.
+    #[cfg(test)]
+    fn free_count(&self) -> u64 {
+        self.free_count
+    }
+
+    /// Slots owned by stripes.
+    pub fn used_count(&self) -> u64 {
+        self.used_count
+    }
+
+    /// The stripe that lives in `slot`.
+    pub fn owner(&self, slot: u64) -> Option<u64> {
+        self.owner[slot as usize].checked_sub(1).map(u64::from)
+    }
+
+    /// Takes a free slot, the next one after the last taken: neighbours in time are neighbours
+    /// in place.
+    pub fn take(&mut self) -> Option<u64> {
+        if self.free_count == 0 {
+            return None;
+        }
+        let words = self.free.len();
+        let start = (self.next / 64) as usize;
+        for i in 0..=words {
+            let at = (start + i) % words;
+            let mut word = self.free[at];
+            if i == 0 {
+                word &= u64::MAX << (self.next % 64);
+            }
+            if word != 0 {
+                let slot = at as u64 * 64 + u64::from(word.trailing_zeros());
+                self.unfree(slot);
+                self.next = slot + 1;
+                return Some(slot);
+            }
+        }
+        unreachable!("the count says that a slot is free")
+    }
+
+    /// Takes this very slot; `false` if it is not free.
+    pub fn take_this(&mut self, slot: u64) -> bool {
+        let free = self.free[(slot / 64) as usize] >> (slot % 64) & 1 == 1;
+        if free {
+            self.unfree(slot);
+        }
+        free
+    }
+
+    fn unfree(&mut self, slot: u64) {
+        self.free[(slot / 64) as usize] &= !(1 << (slot % 64));
+        self.free_count -= 1;
+    }
+
+    fn make_free(&mut self, slot: u64) {
+        self.free[(slot / 64) as usize] |= 1 << (slot % 64);
+        self.free_count += 1;
+    }
+
+    /// A taken slot becomes `stripe`'s.
+    pub fn own(&mut self, slot: u64, stripe: u64) {
+        debug_assert_eq!(self.owner[slot as usize], 0);
+        self.owner[slot as usize] = stripe as u32 + 1;
+        self.used_count += 1;
+    }
+
+    /// A slot taken but never used is given back.
+    pub fn untake(&mut self, slot: u64) {
+        self.make_free(slot);
+    }
+
+    /// The owner left in batch `seq`.
+    pub fn release(&mut self, slot: u64, seq: u64, discard: bool) {
+        debug_assert_ne!(self.owner[slot as usize], 0);
+        self.owner[slot as usize] = 0;
+        self.used_count -= 1;
+        self.waiting.push(Freed { slot, seq, discard });
+    }
+
+    /// Whether slots wait to become free.
+    pub fn any_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Batches below `durable` are durable: frees what waited for that and is not held. Gives
+    /// back the slots whose space is to be discarded; those become free only by
+    /// [`Slots::untake`], once that is done.
+    pub fn settle(&mut self, durable: u64) -> Vec<u64> {
+        let mut discard = Vec::new();
+        for freed in core::mem::take(&mut self.waiting) {
+            if freed.seq >= durable || self.holds.contains_key(&freed.slot) {
+                self.waiting.push(freed);
+            } else if freed.discard {
+                discard.push(freed.slot);
+            } else {
+                self.make_free(freed.slot);
+            }
+        }
+        discard
+    }
+
+    /// Keeps `slot` from being used for anything else.
+    pub fn hold(&mut self, slot: u64) {
+        *self.holds.entry(slot).or_insert(0) += 1;
+    }
+
+    /// Undoes one [`Slots::hold`].
+    pub fn unhold(&mut self, slot: u64) {
+        let count = self.holds.get_mut(&slot).expect("the slot is held");
+        *count -= 1;
+        if *count == 0 {
+            self.holds.remove(&slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freed_slot_waits_for_durability_and_for_its_holders() {
+        let mut s = Slots::new(70);
+        let slot = s.take().unwrap();
+        s.own(slot, 5);
+        assert_eq!((s.owner(slot), s.free_count()), (Some(5), 69));
+        s.hold(slot);
+        s.release(slot, 10, false);
+        assert!(s.settle(10).is_empty());
+        assert_eq!(s.free_count(), 69, "batch 10 is not durable");
+        s.settle(11);
+        assert_eq!(s.free_count(), 69, "held");
+        s.unhold(slot);
+        s.settle(11);
+        assert_eq!(s.free_count(), 70);
+    }
+
+    #[test]
+    fn every_slot_can_be_taken_once() {
+        let mut s = Slots::new(130);
+        let mut taken: Vec<u64> = core::iter::from_fn(|| s.take()).collect();
+        taken.sort();
+        assert_eq!(taken, (0..130).collect::<Vec<_>>());
+        s.untake(64);
+        assert!(!s.take_this(63) && s.take_this(64) && s.take().is_none());
+    }
+}

@@ -1,0 +1,287 @@
+//! Checksum pages in memory: loaded when needed, written back by checkpoints, the least used of
+//! the clean ones dropped beyond a limit.
+
+use crate::array::Array;
+use crate::executor::{Signal, join_all};
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::ops::Range;
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+use uraid_core::config::{EntryState, Index};
+use uraid_core::geometry::{Slot, Stripe};
+use uraid_core::pages::{ChecksumPage, Found, Sum};
+use uraid_core::units::BLOCK_BYTES;
+
+/// Most clean pages kept in memory per lane: 64 MiB.
+pub const CACHED_PAGES_MAX: usize = 16384;
+/// Pages that are dirty before a checkpoint is made for their sake.
+pub const DIRTY_PAGES_MAX: usize = 4096;
+
+type Key = (Index, u64);
+
+/// One page of one member.
+pub struct SumPage {
+    content: RefCell<ChecksumPage>,
+    /// False when both copies were damaged: what it says about older blocks means nothing.
+    trusted: bool,
+    /// Groups set since an untrusted page was taken up, by slot.
+    dirty: Cell<bool>,
+    recent: Cell<bool>,
+    /// Number of its last write.
+    pub sequence: Cell<u64>,
+}
+
+/// Pages of one lane.
+#[derive(Default)]
+pub struct SumCache {
+    /// `None` while a page is being loaded.
+    pages: RefCell<HashMap<Key, Option<Rc<SumPage>>, FxBuildHasher>>,
+    clock: RefCell<VecDeque<Key>>,
+    dirty: RefCell<Vec<Key>>,
+    loaded: Signal,
+}
+
+impl SumCache {
+    /// A page that is in memory.
+    pub fn cached(&self, index: Index, page: u64) -> Option<Rc<SumPage>> {
+        let found = self.pages.borrow().get(&(index, page)).cloned().flatten();
+        found.inspect(|p| p.recent.set(true))
+    }
+
+    /// Number of dirty pages.
+    pub fn dirty_count(&self) -> usize {
+        self.dirty.borrow().len()
+    }
+
+    /// Takes the list of dirty pages; they count as clean from now on.
+    pub fn take_dirty(&self) -> Vec<(Index, u64, Rc<SumPage>)> {
+        let keys = core::mem::take(&mut *self.dirty.borrow_mut());
+        let pages = self.pages.borrow();
+        let found = |(index, page): Key| {
+            let content = pages.get(&(index, page))?.clone()?;
+            content.dirty.set(false);
+            Some((index, page, content))
+        };
+        keys.into_iter().filter_map(found).collect()
+    }
+
+    /// Forgets a member's pages.
+    pub fn forget(&self, index: Index) {
+        self.pages
+            .borrow_mut()
+            .retain(|(i, _), page| *i != index || page.is_none());
+        self.dirty.borrow_mut().retain(|(i, _)| *i != index);
+    }
+
+    fn mark_dirty(&self, key: Key, page: &SumPage) {
+        if !page.dirty.replace(true) {
+            self.dirty.borrow_mut().push(key);
+        }
+    }
+
+    fn insert(&self, key: Key, page: Rc<SumPage>) {
+        self.pages.borrow_mut().insert(key, Some(page));
+        self.clock.borrow_mut().push_back(key);
+        self.evict();
+    }
+
+    fn evict(&self) {
+        const STEPS_MAX: usize = 64;
+        let mut clock = self.clock.borrow_mut();
+        let mut pages = self.pages.borrow_mut();
+        for _ in 0..STEPS_MAX {
+            if pages.len() <= CACHED_PAGES_MAX {
+                return;
+            }
+            let Some(key) = clock.pop_front() else { return };
+            let Some(Some(page)) = pages.get(&key) else {
+                continue;
+            };
+            if page.dirty.get() || page.recent.replace(false) || Rc::strong_count(page) > 1 {
+                clock.push_back(key);
+            } else {
+                pages.remove(&key);
+            }
+        }
+    }
+}
+
+/// The checksum pages that cover one slot on one member, pinned in memory.
+pub struct SlotSums {
+    index: Index,
+    first_page: u64,
+    pages: Vec<Rc<SumPage>>,
+}
+
+impl SlotSums {
+    /// The member.
+    pub fn index(&self) -> Index {
+        self.index
+    }
+}
+
+impl Array {
+    fn slot_pages(&self, slot: Slot, rows: Range<usize>) -> Range<u64> {
+        let first = self.geometry.group_place(slot, rows.start).0;
+        first..self.geometry.group_place(slot, rows.end - 1).0 + 1
+    }
+
+    /// The sums of `rows` of `slot` on a member, if they are in memory.
+    pub fn sums_cached(&self, index: Index, slot: Slot, rows: Range<usize>) -> Option<SlotSums> {
+        let lane = &self.lanes[self.geometry.lane_of_slot(slot)];
+        let pages = self.slot_pages(slot, rows);
+        let first_page = pages.start;
+        let pages = pages
+            .map(|p| lane.sums.cached(index, p))
+            .collect::<Option<Vec<_>>>()?;
+        Some(SlotSums {
+            index,
+            first_page,
+            pages,
+        })
+    }
+
+    /// The sums of `rows` of `slot` on a member, loaded if they must be.
+    pub async fn sums(&self, index: Index, slot: Slot, rows: Range<usize>) -> SlotSums {
+        if let Some(cached) = self.sums_cached(index, slot, rows.clone()) {
+            return cached;
+        }
+        let pages = self.slot_pages(slot, rows);
+        let first_page = pages.start;
+        let lane = self.geometry.lane_of_slot(slot);
+        let pages = join_all(pages.map(|page| self.sum_page(lane, index, page))).await;
+        SlotSums {
+            index,
+            first_page,
+            pages,
+        }
+    }
+
+    async fn sum_page(&self, lane: usize, index: Index, page: u64) -> Rc<SumPage> {
+        let cache = &self.lanes[lane].sums;
+        let key = (index, page);
+        loop {
+            if let Some(found) = cache.cached(index, page) {
+                return found;
+            }
+            let loading = || matches!(cache.pages.borrow().get(&key), Some(None));
+            if !loading() {
+                break;
+            }
+            self.ex.until(&cache.loaded, || !loading()).await;
+        }
+        cache.pages.borrow_mut().insert(key, None);
+        let page = Rc::new(self.load_sum_page(lane, index, page).await);
+        cache.insert(key, page.clone());
+        self.ex.fire(&cache.loaded);
+        page
+    }
+
+    async fn load_sum_page(&self, lane: usize, index: Index, page: u64) -> SumPage {
+        let offset = self.geometry.checksum_page_offset(lane, page, 0);
+        let (content, sequence, trusted) =
+            match self.read_member(index, offset, 2 * BLOCK_BYTES).await {
+                Ok(bytes) => self.newest_sum_page(&bytes, lane, index, page),
+                Err(()) => (ChecksumPage::blank(), 0, false),
+            };
+        // What is on a member that is being filled says nothing about blocks not yet filled;
+        // what is damaged there is filled anew.
+        let filling = self.config.borrow().entry(index).state != EntryState::InSync;
+        if !trusted && !filling {
+            self.event(crate::api::Event::Warning(format!(
+                "{}: checksum page {page} of lane {lane} is damaged; its blocks are \
+                 reconstructed from the other members",
+                self.member_name(index)
+            )));
+        }
+        SumPage {
+            content: RefCell::new(content),
+            trusted: trusted || filling,
+            dirty: Cell::new(false),
+            recent: Cell::new(true),
+            sequence: Cell::new(sequence),
+        }
+    }
+
+    fn newest_sum_page(
+        &self,
+        bytes: &[u8],
+        lane: usize,
+        index: Index,
+        page: u64,
+    ) -> (ChecksumPage, u64, bool) {
+        let decode = |copy: usize| {
+            let bytes = &bytes[copy * BLOCK_BYTES..][..BLOCK_BYTES];
+            ChecksumPage::decode(bytes, self.key, index, lane as u16, page)
+        };
+        match (decode(0), decode(1)) {
+            (Found::Valid(a, page), Found::Valid(b, _)) if a > b => (page, a, true),
+            (_, Found::Valid(b, page)) => (page, b, true),
+            (Found::Valid(a, page), _) => (page, a, true),
+            // Never written here, by this array: left-overs of another are not ours to read.
+            _ => (ChecksumPage::blank(), 0, true),
+        }
+    }
+
+    /// The sum of a block; `None` when it is not known.
+    pub fn sum_of(&self, sums: &SlotSums, slot: Slot, row: usize) -> Option<Sum> {
+        let page = &sums.pages[(self.geometry.group_place(slot, row).0 - sums.first_page) as usize];
+        let sum = page.content.borrow().sum(&self.geometry, slot, row);
+        (page.trusted || !sum.is_blank()).then_some(sum)
+    }
+
+    /// Sets the sum of a block.
+    pub fn set_sum(&self, sums: &SlotSums, slot: Slot, row: usize, sum: Sum) {
+        self.change_sums(sums, slot, row, |page| {
+            page.set_sum(&self.geometry, slot, row, sum)
+        });
+    }
+
+    /// Gives a slot's sums on one member to `stripe`; all blocks are blank.
+    pub fn take_sums(&self, sums: &SlotSums, slot: Slot, stripe: Stripe, seq: u64) {
+        for row in (0..self.geometry.shape.rows()).step_by(self.geometry.group_rows()) {
+            let g = &self.geometry;
+            self.change_sums(sums, slot, row, |page| {
+                page.take_group(g, slot, row, stripe, seq)
+            });
+        }
+    }
+
+    fn change_sums(
+        &self,
+        sums: &SlotSums,
+        slot: Slot,
+        row: usize,
+        change: impl FnOnce(&mut ChecksumPage),
+    ) {
+        let number = self.geometry.group_place(slot, row).0;
+        let page = &sums.pages[(number - sums.first_page) as usize];
+        change(&mut page.content.borrow_mut());
+        let lane = &self.lanes[self.geometry.lane_of_slot(slot)];
+        lane.sums.mark_dirty((sums.index, number), page);
+    }
+
+    /// The bytes of a page for its next write.
+    pub fn encode_sum_page(
+        &self,
+        lane: usize,
+        index: Index,
+        number: u64,
+        page: &SumPage,
+        peers: &[u64],
+    ) -> Vec<u8> {
+        let content = page.content.borrow();
+        content.encode(
+            self.key,
+            index,
+            lane as u16,
+            number,
+            page.sequence.get(),
+            peers,
+        )
+    }
+}
