@@ -139,7 +139,7 @@ impl Shape {
             Level::Raid1 => (1, members),
             Level::Raid10 => {
                 let copies = usize::from(copies.unwrap_or(2));
-                if copies < 2 || members % copies.max(1) != 0 {
+                if copies < 2 || !members.is_multiple_of(copies.max(1)) {
                     return Err(alloc::format!(
                         "raid10 with {copies} copies needs a multiple of {copies} members \
                          and at least 2 copies, not {members} members"
@@ -397,8 +397,8 @@ impl Geometry {
         self.shape.check()?;
         let lanes = u64::from(self.lanes);
         let ok = (1..=LANES_MAX).contains(&self.lanes)
-            && self.slots % lanes == 0
-            && self.stripes % lanes == 0
+            && self.slots.is_multiple_of(lanes)
+            && self.stripes.is_multiple_of(lanes)
             && self.stripes < self.slots
             && self.slots < u64::from(u32::MAX)
             && (16..1 << 32).contains(&self.ring_blocks)

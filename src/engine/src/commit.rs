@@ -356,11 +356,9 @@ impl Array {
                 Entry::Row { slot, .. } => *slot,
                 _ => Slot(0),
             };
-            payload.iter().filter_map(move |(column, block)| {
-                self.writers(slot, *column)
-                    .any(|i| i == index)
-                    .then(|| block.clone())
-            })
+            let own = move |column: usize| self.writers(slot, column).any(|i| i == index);
+            let own_blocks = payload.iter().filter(move |(column, _)| own(*column));
+            own_blocks.map(|(_, block)| block.clone())
         })
     }
 

@@ -329,7 +329,8 @@ mod tests {
             ex.spawn(async move {
                 let _held = lock.lock(&ex2).await;
                 if name == "a" {
-                    log.borrow_mut().push(promise.get().await);
+                    let got = promise.get().await;
+                    log.borrow_mut().push(got);
                 }
                 let at = ex2.now() + 10;
                 ex2.sleep_until(at).await;

@@ -33,7 +33,7 @@ impl Slots {
     /// All slots free.
     pub fn new(count: u64) -> Slots {
         let mut free = alloc::vec![u64::MAX; count.div_ceil(64) as usize];
-        if count % 64 != 0 {
+        if !count.is_multiple_of(64) {
             *free.last_mut().expect("there is a word") = (1 << (count % 64)) - 1;
         }
         Slots {

@@ -202,21 +202,20 @@ impl Array {
         if matches!(piece.content, Content::Trim(_)) && piece.content.len() != whole {
             return;
         }
-        for b in start / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES) {
+        let touched = start / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES);
+        for (b, target) in touched.clone().zip(&mut blocks[touched]) {
             let block = b * BLOCK_BYTES..(b + 1) * BLOCK_BYTES;
             let (from, to) = (start.max(block.start), end.min(block.end));
             let part = piece.content.slice(from - start..to - start);
             let at = from - block.start;
             if part.len() == BLOCK_BYTES {
-                blocks[b] = BlockWrite::New(self.aligned(part));
+                *target = BlockWrite::New(self.aligned(part));
                 continue;
             }
-            match &mut blocks[b] {
-                BlockWrite::Keep => blocks[b] = BlockWrite::Patch(alloc::vec![(at, part)]),
+            match target {
+                BlockWrite::Keep => *target = BlockWrite::Patch(alloc::vec![(at, part)]),
                 BlockWrite::Patch(patches) => patches.push((at, part)),
-                BlockWrite::New(old) => {
-                    blocks[b] = BlockWrite::New(self.patched(old, &[(at, part)]))
-                }
+                BlockWrite::New(old) => *target = BlockWrite::New(self.patched(old, &[(at, part)])),
             }
         }
     }
@@ -224,7 +223,7 @@ impl Array {
     /// A whole block, in memory that devices accept.
     fn aligned(&self, content: Content) -> Buf {
         match content {
-            Content::Data(data) if data.as_ptr() as usize % ALIGNMENT == 0 => data,
+            Content::Data(data) if (data.as_ptr() as usize).is_multiple_of(ALIGNMENT) => data,
             Content::Data(data) => self.pool.copy(&data),
             Content::Zeros(_) | Content::Trim(_) => self.zero.clone(),
         }

@@ -205,10 +205,10 @@ fn half_a_mirror_needs_its_peer_a_witness_or_force() {
 #[test]
 fn two_sides_of_a_split_are_named() {
     let mut all = new_array(Level::Raid1, 2);
-    for i in 0..2 {
-        let mut new = all[i].config.successor(0, 50 + i as u64);
+    for (i, superblock) in all.iter_mut().enumerate() {
+        let mut new = superblock.config.successor(0, 50 + i as u64);
         new.mark_left(Index(1 - i as u16));
-        all[i].config = new;
+        superblock.config = new;
     }
     let refused = assemble(
         &candidates(&all, &[0, 1]),

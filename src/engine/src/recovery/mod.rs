@@ -243,7 +243,7 @@ impl Array {
                 let role = usize::from(config.entry(*index).role.expect("a writer has a role"));
                 let own =
                     |r: &&RowFinal| r.columns[self.geometry.shape.column_of(r.slot, role)].clone();
-                buffers.extend(rows.iter().map(|r| own(&r)));
+                buffers.extend(rows.iter().map(own));
                 writes.push(self.write_member(*index, start + *at * BLOCK, buffers));
                 *at += blocks;
             }
