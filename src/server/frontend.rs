@@ -2,8 +2,8 @@
 //! answers back.
 //!
 //! A session says what it wants; this module moves bytes between it and the driver, and requests
-//! between it and the host. Memory is bounded by [`IN_FLIGHT_BYTES_MAX`]: while that much is under
-//! way for all clients together, no socket is read.
+//! between it and the host. Memory is bounded by [`IN_FLIGHT_BYTES_MAX`]: a client that has its
+//! share of it under way is not read from.
 
 use super::client::{Client, payload_bytes};
 use super::host::Host;
@@ -170,15 +170,10 @@ impl Frontend {
         }
     }
 
-    /// Whether the budget lets a client receive further requests. Each active client has an
-    /// equal share, so that a busy one cannot starve the others.
     fn has_room(&self, stream: StreamId) -> bool {
-        let load = |client: &Client| client.in_flight_bytes();
-        let active = |client: &&Client| load(client) > 0 || client.waits_for_room();
-        let actives = self.clients.values().filter(active).count().max(1) as u64;
-        let total: u64 = self.clients.values().map(load).sum();
-        let own = self.clients.get(&stream).map_or(0, load);
-        total < IN_FLIGHT_BYTES_MAX && own < IN_FLIGHT_BYTES_MAX / actives
+        let total = self.clients.values().map(Client::in_flight_bytes).sum();
+        let own = self.clients.get(&stream).map_or(0, Client::in_flight_bytes);
+        budget_has_room(own, total)
     }
 
     /// Takes an answer of the engine.
@@ -236,6 +231,14 @@ impl Frontend {
     }
 }
 
+/// Whether a client with `own` bytes under way, of `total` for all clients, may take further
+/// requests: it may have as much under way as is still free (the dynamic threshold of Choudhury
+/// and Hahne, 1998). Clients that are equally busy get equal shares, and one that never reads its
+/// answers cannot take all. Whoever has nothing under way may always have one request.
+fn budget_has_room(own: u64, total: u64) -> bool {
+    own == 0 || own < IN_FLIGHT_BYTES_MAX.saturating_sub(total)
+}
+
 fn engine_request(request: ClientRequest) -> Request {
     assert_eq!(request.export, 0, "there is one export");
     match request.kind {
@@ -269,4 +272,58 @@ fn nbd_error(error: RequestError) -> ReplyError {
         RequestError::Stopping => (NbdError::ShuttingDown, "the server is stopping".to_string()),
     };
     ReplyError::new(errno, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each of `clients` takes requests of `bytes` by turns, as long as it may.
+    fn fill(clients: &mut [u64], bytes: u64) {
+        loop {
+            let before: u64 = clients.iter().sum();
+            for index in 0..clients.len() {
+                if budget_has_room(clients[index], clients.iter().sum()) {
+                    clients[index] += bytes;
+                }
+            }
+            if clients.iter().sum::<u64>() == before {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn busy_clients_share_the_budget_equally_and_do_not_exceed_it() {
+        for count in [1, 2, 4, 16] {
+            let mut clients = vec![0; count];
+            fill(&mut clients, 64 << 10);
+            let (least, most) = (clients.iter().min().unwrap(), clients.iter().max().unwrap());
+            assert!(most - least <= 64 << 10, "{clients:?}");
+            assert!(
+                *least >= IN_FLIGHT_BYTES_MAX / (count as u64 + 2),
+                "{clients:?}"
+            );
+            assert!(
+                clients.iter().sum::<u64>() <= IN_FLIGHT_BYTES_MAX,
+                "{clients:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn clients_that_never_read_their_answers_leave_room_for_others() {
+        let mut clients = vec![0];
+        for _ in 0..20 {
+            fill(&mut clients, 1 << 20);
+            clients.push(0);
+            let newest = clients.len() - 1;
+            assert!(
+                budget_has_room(clients[newest], clients.iter().sum()),
+                "{clients:?}"
+            );
+        }
+        let most = IN_FLIGHT_BYTES_MAX + ((clients.len() as u64) << 20);
+        assert!(clients.iter().sum::<u64>() <= most, "{clients:?}");
+    }
 }
