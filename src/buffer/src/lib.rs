@@ -277,6 +277,11 @@ impl Buf {
         }
     }
 
+    /// Bytes of memory that this window keeps from being used again.
+    pub fn pinned_bytes(&self) -> usize {
+        self.memory.as_ref().map_or(0, |memory| memory.capacity)
+    }
+
     /// This window and `next` as one, if `next` follows it in the same memory.
     pub fn join(&self, next: &Buf) -> Option<Buf> {
         let (mine, other) = (self.memory.as_ref()?, next.memory.as_ref()?);

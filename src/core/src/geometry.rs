@@ -535,6 +535,14 @@ impl Geometry {
         self.zones().checksums + (index * 2 + copy as u64) * BLOCK
     }
 
+    /// Numbers, within their lane, of the slots whose sums lie in a checksum page.
+    pub fn slots_of_page(&self, page: u64) -> core::ops::Range<u64> {
+        let groups = page * self.groups_per_page()..(page + 1) * self.groups_per_page();
+        let slots = self.slots / u64::from(self.lanes);
+        let end = groups.end.div_ceil(self.groups_per_slot()).min(slots);
+        (groups.start / self.groups_per_slot()).min(end)..end
+    }
+
     /// Page, within the slot's lane, and byte offset in it, of the group that holds `row`.
     pub fn group_place(&self, slot: Slot, row: usize) -> (u64, usize) {
         let group =

@@ -125,11 +125,18 @@ pub struct Sum {
 }
 
 impl Sum {
+    /// A sum that stands for no content: the block was written, and nothing read is right.
+    /// Recognised by [`block_matches`].
+    pub const NONE: Sum = Sum {
+        crc: 0,
+        generation: u32::MAX,
+    };
+
     /// The sum of a block written by batch `seq`.
     pub fn new(crc: u32, seq: u64) -> Sum {
         Sum {
             crc,
-            generation: (seq % u64::from(u32::MAX)) as u32 + 1,
+            generation: (seq % u64::from(u32::MAX - 1)) as u32 + 1,
         }
     }
 
@@ -259,7 +266,7 @@ pub fn block_matches(
     bytes: &[u8],
     sum: Sum,
 ) -> bool {
-    checksum::block(key, slot, row, column, bytes) == sum.crc
+    sum != Sum::NONE && checksum::block(key, slot, row, column, bytes) == sum.crc
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ impl Array {
             return refused(format!("{label} is not in service"));
         }
         self.check_spare_able(index, force, "fail")?;
-        self.take_out(index, |entry| entry.state).await?;
+        self.take_out(index, false).await?;
         Ok(format!("{label} is out of service"))
     }
 
@@ -85,24 +85,24 @@ impl Array {
         Ok(())
     }
 
-    async fn take_out(&self, index: Index, state: impl Fn(&Entry) -> EntryState) -> Result<()> {
-        if let Some(m) = self.members.borrow_mut().get_mut(&index) {
-            m.alive = false;
-        }
+    /// Takes a member out by config; I/O to it ends only once that is durable, so that no write
+    /// is answered that it did not take before its leaving is known.
+    async fn take_out(&self, index: Index, forget: bool) -> Result<()> {
         let done = self
             .change_config(|config| {
                 config.mark_left(index);
-                let entry = config.entry_mut(index);
-                if state(entry) == EntryState::Empty {
-                    *entry = Entry::EMPTY;
+                if forget {
+                    *config.entry_mut(index) = Entry::EMPTY;
                 }
             })
             .await;
-        if done {
-            Ok(())
-        } else {
-            Err(CommandError::Failed("the array is suspended".into()))
+        if !done {
+            return Err(CommandError::Failed("the array is suspended".into()));
         }
+        if let Some(m) = self.members.borrow_mut().get_mut(&index) {
+            m.alive = false;
+        }
+        Ok(())
     }
 
     async fn remove(&self, name: &MemberName, force: bool) -> Result<String> {
@@ -117,7 +117,7 @@ impl Array {
         if state.takes_writes() {
             self.check_spare_able(index, force, "remove")?;
         }
-        self.take_out(index, |_| EntryState::Empty).await?;
+        self.take_out(index, true).await?;
         self.release(index);
         Ok(format!("{label} is no longer a member"))
     }

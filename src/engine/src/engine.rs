@@ -231,7 +231,8 @@ impl Engine {
         self.executor.spawn(async move {
             if matches!(command, Command::Stop) {
                 array.stopping.set(true);
-                let idle = || shared.in_flight.get() == 0;
+                array.give_up_on_space();
+                let idle = || shared.in_flight.get() == 0 && !array.maintaining.get();
                 array.ex.until(&array.changed, idle).await;
             }
             let result = array.command(command).await;

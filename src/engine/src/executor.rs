@@ -269,6 +269,15 @@ impl<T> Promise<T> {
         }
     }
 
+    /// Whether the value is there; if not, the current task is woken when it is.
+    pub fn is_ready(&self) -> bool {
+        let ready = self.inner.value.borrow().is_some();
+        if !ready {
+            self.inner.waiter.set(Some(self.executor.0.current.get()));
+        }
+        ready
+    }
+
     /// Waits for the value.
     pub async fn get(&self) -> T {
         poll_fn(|_| match self.inner.value.borrow_mut().take() {

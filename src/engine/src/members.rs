@@ -1,7 +1,7 @@
 //! Member devices as the engine sees them: I/O with its accounting, flushes, and what an error
 //! leads to.
 
-use crate::api::{Device, DeviceId, IoError, Nanos};
+use crate::api::{Completion, Device, DeviceId, IoError, Nanos};
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::port::Pending;
@@ -84,21 +84,14 @@ impl Array {
 
     /// Reads `len` bytes from a member. An error has been counted and may condemn the member.
     pub async fn read_member(&self, index: Index, offset: u64, len: usize) -> Result<BufMut, ()> {
-        let Some(device) = self.live_device(index) else {
-            return Err(());
-        };
-        let result = self
-            .port
-            .read(device, offset, self.pool.take(len))
-            .filled()
-            .await;
-        match result {
-            Ok(buffer) => Ok(buffer),
-            Err(error) => {
-                self.read_failed(index, error);
-                Err(())
-            }
-        }
+        let pending = self.start_read(index, offset, len);
+        self.finish_read(index, pending).await
+    }
+
+    /// Waits for an I/O on a member, but not beyond the moment the member is condemned.
+    async fn wait_for(&self, index: Index, pending: Pending) -> Option<Completion> {
+        let gone = || self.live_device(index).is_none();
+        pending.done_unless(&self.ex, &self.changed, gone).await
     }
 
     fn read_failed(&self, index: Index, error: IoError) {
@@ -128,12 +121,11 @@ impl Array {
             let Some(device) = self.live_device(index) else {
                 return self.wait_until_left(index).await;
             };
-            let result = self
-                .port
-                .write(device, offset, buffers.clone())
-                .done()
-                .await;
-            match result {
+            let pending = self.port.write(device, offset, buffers.clone());
+            let Some(completion) = self.wait_for(index, pending).await else {
+                continue;
+            };
+            match completion.result {
                 Ok(()) => {
                     if let Some(m) = self.members.borrow_mut().get_mut(&index) {
                         m.written += 1;
@@ -144,13 +136,9 @@ impl Array {
                 Err(IoError::Errno(errno::ENOSPC | errno::EDQUOT)) => {
                     // Not a dead disk: nothing is ejected, the write waits for space.
                     self.no_space(index, true);
-                    let now = self.ex.now();
-                    let stopped = || self.is_suspended() || self.stopping.get();
-                    if self
-                        .ex
-                        .until_or(now + NO_SPACE_RETRY, &self.changed, stopped)
-                        .await
-                    {
+                    let again = self.after(NO_SPACE_RETRY);
+                    let over = || self.is_suspended();
+                    if self.ex.until_or(again, &self.changed, over).await {
                         return;
                     }
                 }
@@ -193,15 +181,16 @@ impl Array {
                 self.ex.until(&self.flushed, || !flushing()).await;
                 continue;
             };
-            let result = self.port.flush(device).done().await;
+            let pending = self.port.flush(device);
+            let result = self.wait_for(index, pending).await.map(|c| c.result);
             if let Some(m) = self.members.borrow_mut().get_mut(&index) {
                 m.flushing = false;
-                if result.is_ok() {
+                if result == Some(Ok(())) {
                     m.flushed = m.flushed.max(covered);
                 }
             }
             self.ex.fire(&self.flushed);
-            if let Err(error) = result {
+            if let Some(Err(error)) = result {
                 // Never retried and believed: the kernel may have dropped the dirty pages.
                 return self.write_failed(index, error).await;
             }
@@ -222,8 +211,14 @@ impl Array {
 
     /// Waits for [`Array::start_read`], with the accounting of [`Array::read_member`].
     pub async fn finish_read(&self, index: Index, pending: Option<Pending>) -> Result<BufMut, ()> {
-        let result = pending.ok_or(())?.filled().await;
-        result.map_err(|error| self.read_failed(index, error))
+        let completion = self.wait_for(index, pending.ok_or(())?).await.ok_or(())?;
+        match completion.result {
+            Ok(()) => Ok(completion.buffer.expect("a read gives its buffer back")),
+            Err(error) => {
+                self.read_failed(index, error);
+                Err(())
+            }
+        }
     }
 }
 

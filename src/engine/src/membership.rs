@@ -54,8 +54,8 @@ impl Array {
             "{}: {why}",
             self.member_name(index)
         )));
+        self.ex.fire(&self.changed);
         if self.read_only || !self.config.borrow().entry(index).state.takes_writes() {
-            self.ex.fire(&self.changed);
             return; // nothing is written to it, nobody waits for a verdict
         }
         self.condemned.borrow_mut().insert(index, why.to_string());
@@ -91,6 +91,21 @@ impl Array {
             self.judging.set(true);
             let array = self.me();
             self.ex.spawn(async move { array.judge().await });
+        }
+    }
+
+    /// Stops all writes for good: members have no space and the server must go.
+    pub fn give_up_on_space(&self) {
+        let full: Vec<String> = self
+            .full
+            .borrow()
+            .iter()
+            .map(|i| self.member_name(*i))
+            .collect();
+        if !full.is_empty() {
+            let why = format!("no space left on {}", full.join(", "));
+            self.suspended.borrow_mut().get_or_insert(why);
+            self.wake_all();
         }
     }
 
@@ -470,6 +485,7 @@ impl Array {
             self.start_rebuilds();
         }
         self.maintaining.set(false);
+        self.ex.fire(&self.changed);
     }
 
     async fn promote(&self, spare: Index, role: u16) -> Result<(), String> {

@@ -35,6 +35,22 @@ impl Pending {
         self.0.get().await.result
     }
 
+    /// Waits for the completion, or for `gone` to hold, which is checked when `signal` fires. A
+    /// device that hangs keeps its buffers, but not those who wait for it.
+    pub async fn done_unless(
+        self,
+        executor: &Executor,
+        signal: &Signal,
+        gone: impl Fn() -> bool,
+    ) -> Option<Completion> {
+        executor.until(signal, || self.0.is_ready() || gone()).await;
+        if self.0.is_ready() {
+            Some(self.0.get().await)
+        } else {
+            None
+        }
+    }
+
     /// Waits for a read's buffer.
     pub async fn filled(self) -> Result<BufMut, IoError> {
         let completion = self.0.get().await;

@@ -145,7 +145,7 @@ impl Array {
             }
         };
         // From here until the I/O is started nothing else runs: one instant.
-        let sources = self.sources(stripe, slot, column, rows.clone(), &sums)?;
+        let sources = self.sources(stripe, slot, column, rows.clone(), &sums);
         let placed = |s: &Source| matches!(s, Source::Place(_));
         let Some(first) = sources.iter().position(placed) else {
             return Ok(sources.into_iter().map(|s| self.block_of(s)).collect());
@@ -169,17 +169,16 @@ impl Array {
         column: usize,
         rows: Range<usize>,
         sums: &SlotSums,
-    ) -> Result<Vec<Source>, Slow> {
+    ) -> Vec<Source> {
         let overlay = self.lane(stripe).overlay.borrow();
         let journalled = overlay.has(stripe);
         let source = |row: usize| {
             if journalled && let Some(version) = overlay.block(stripe, row, column) {
-                return Ok(Source::Memory(version.data.clone()));
+                return Source::Memory(version.data.clone());
             }
             match self.sum_of(sums, slot, row) {
-                None => Err(Slow::Mismatch),
-                Some(sum) if sum.is_blank() => Ok(Source::Blank),
-                Some(sum) => Ok(Source::Place(sum)),
+                sum if sum.is_blank() => Source::Blank,
+                sum => Source::Place(sum),
             }
         };
         rows.map(source).collect()
@@ -330,20 +329,19 @@ impl Array {
         rows: Range<usize>,
     ) -> Vec<Option<Placed>> {
         let sums = self.sums(index, slot, rows.clone()).await;
-        let known: Vec<Option<Sum>> = rows.clone().map(|r| self.sum_of(&sums, slot, r)).collect();
-        let to_read = |s: &Option<Sum>| s.is_some_and(|s| !s.is_blank());
-        let first = known.iter().position(to_read).unwrap_or(0);
-        let end = known.iter().rposition(to_read).map_or(first, |l| l + 1);
+        let known: Vec<Sum> = rows.clone().map(|r| self.sum_of(&sums, slot, r)).collect();
+        let first = known.iter().position(|s| !s.is_blank()).unwrap_or(0);
+        let end = known
+            .iter()
+            .rposition(|s| !s.is_blank())
+            .map_or(first, |l| l + 1);
         let bytes = self
             .read_span(index, slot, rows.start + first..rows.start + end)
             .await;
-        let block = |(i, sum): (usize, Option<Sum>)| {
-            let sum = sum?;
+        let block = |(i, sum): (usize, Sum)| {
             if sum.is_blank() {
-                return Some(Placed {
-                    data: self.zero.clone(),
-                    sum,
-                });
+                let data = self.zero.clone();
+                return Some(Placed { data, sum });
             }
             let data = bytes.get(i - first)?.clone()?;
             let good = block_matches(self.key, slot, rows.start + i, column, &data, sum);

@@ -255,7 +255,7 @@ impl Array {
         for (row, block) in blocks.iter().enumerate() {
             match block {
                 Some(placed) => self.set_sum(&sums, slot, row, placed.sum),
-                None => self.set_sum(&sums, slot, row, LOST),
+                None => self.set_sum(&sums, slot, row, Sum::NONE),
             }
         }
     }
@@ -346,9 +346,3 @@ impl Array {
         whole
     }
 }
-
-/// The sum of a block that is lost: it was written, and nothing that is read will match it.
-const LOST: Sum = Sum {
-    crc: 0x0bad_b10c,
-    generation: u32::MAX,
-};

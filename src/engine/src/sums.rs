@@ -1,6 +1,7 @@
 //! Checksum pages in memory: loaded when needed, written back by checkpoints, the least used of
 //! the clean ones dropped beyond a limit.
 
+use crate::api::Event;
 use crate::array::Array;
 use crate::executor::{Signal, join_all};
 use alloc::collections::VecDeque;
@@ -11,7 +12,7 @@ use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
-use uraid_core::config::{EntryState, Index};
+use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{ChecksumPage, Found, Sum};
 use uraid_core::units::BLOCK_BYTES;
@@ -26,9 +27,6 @@ type Key = (Index, u64);
 /// One page of one member.
 pub struct SumPage {
     content: RefCell<ChecksumPage>,
-    /// False when both copies were damaged: what it says about older blocks means nothing.
-    trusted: bool,
-    /// Groups set since an untrusted page was taken up, by slot.
     dirty: Cell<bool>,
     recent: Cell<bool>,
     /// Number of its last write.
@@ -183,55 +181,72 @@ impl Array {
 
     async fn load_sum_page(&self, lane: usize, index: Index, page: u64) -> SumPage {
         let offset = self.geometry.checksum_page_offset(lane, page, 0);
-        let (content, sequence, trusted) =
-            match self.read_member(index, offset, 2 * BLOCK_BYTES).await {
-                Ok(bytes) => self.newest_sum_page(&bytes, lane, index, page),
-                Err(()) => (ChecksumPage::blank(), 0, false),
-            };
-        // What is on a member that is being filled says nothing about blocks not yet filled;
-        // what is damaged there is filled anew.
-        let filling = self.config.borrow().entry(index).state != EntryState::InSync;
-        if !trusted && !filling {
-            self.event(crate::api::Event::Warning(format!(
-                "{}: checksum page {page} of lane {lane} is damaged; its blocks are \
-                 reconstructed from the other members",
-                self.member_name(index)
-            )));
-        }
+        let read = self.read_member(index, offset, 2 * BLOCK_BYTES).await.ok();
+        let found = read.and_then(|bytes| self.newest_sum_page(&bytes, lane, index, page));
+        let (content, sequence) = found.unwrap_or_else(|| {
+            // Never written, left over from another array, damaged or unreadable: right for slots
+            // that are not in use; for the others every block is wrong until it is repaired.
+            (self.unknown_sums(lane, index, page), 0)
+        });
         SumPage {
             content: RefCell::new(content),
-            trusted: trusted || filling,
             dirty: Cell::new(false),
             recent: Cell::new(true),
             sequence: Cell::new(sequence),
         }
     }
 
+    /// The newest valid copy of a page.
     fn newest_sum_page(
         &self,
         bytes: &[u8],
         lane: usize,
         index: Index,
         page: u64,
-    ) -> (ChecksumPage, u64, bool) {
-        let decode = |copy: usize| {
-            let bytes = &bytes[copy * BLOCK_BYTES..][..BLOCK_BYTES];
-            ChecksumPage::decode(bytes, self.key, index, lane as u16, page)
-        };
-        match (decode(0), decode(1)) {
-            (Found::Valid(a, page), Found::Valid(b, _)) if a > b => (page, a, true),
-            (_, Found::Valid(b, page)) => (page, b, true),
-            (Found::Valid(a, page), _) => (page, a, true),
-            // Never written here, by this array: left-overs of another are not ours to read.
-            _ => (ChecksumPage::blank(), 0, true),
-        }
+    ) -> Option<(ChecksumPage, u64)> {
+        let copies = bytes.chunks(BLOCK_BYTES).filter_map(|bytes| {
+            match ChecksumPage::decode(bytes, self.key, index, lane as u16, page) {
+                Found::Valid(sequence, content) => Some((content, sequence)),
+                Found::Blank | Found::Damaged => None,
+            }
+        });
+        copies.max_by_key(|(_, sequence)| *sequence)
     }
 
-    /// The sum of a block; `None` when it is not known.
-    pub fn sum_of(&self, sums: &SlotSums, slot: Slot, row: usize) -> Option<Sum> {
+    /// A page that lets nothing through: blocks of slots in use match no content, so they are
+    /// reconstructed from the other members, and the page is written anew as they are.
+    fn unknown_sums(&self, lane: usize, index: Index, page: u64) -> ChecksumPage {
+        let g = &self.geometry;
+        let mut content = ChecksumPage::blank();
+        let slots = self.lanes[lane].slots.borrow();
+        let mut unknown = 0;
+        for local in g.slots_of_page(page) {
+            let Some(owner) = slots.owner(local) else {
+                continue;
+            };
+            let (slot, stripe) = (g.slot_in_lane(lane, local), g.stripe_in_lane(lane, owner));
+            for row in (0..g.shape.rows()).filter(|row| g.group_place(slot, *row).0 == page) {
+                if row % g.group_rows() == 0 {
+                    content.take_group(g, slot, row, stripe, 0);
+                }
+                content.set_sum(g, slot, row, Sum::NONE);
+                unknown += 1;
+            }
+        }
+        if unknown > 0 && self.config.borrow().is_in_sync(index) {
+            self.event(Event::Warning(format!(
+                "{}: checksum page {page} of lane {lane} is damaged: its {unknown} blocks are \
+                 reconstructed from the other members as they are read",
+                self.member_name(index)
+            )));
+        }
+        content
+    }
+
+    /// The sum of a block.
+    pub fn sum_of(&self, sums: &SlotSums, slot: Slot, row: usize) -> Sum {
         let page = &sums.pages[(self.geometry.group_place(slot, row).0 - sums.first_page) as usize];
-        let sum = page.content.borrow().sum(&self.geometry, slot, row);
-        (page.trusted || !sum.is_blank()).then_some(sum)
+        page.content.borrow().sum(&self.geometry, slot, row)
     }
 
     /// Sets the sum of a block.

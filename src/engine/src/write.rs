@@ -19,6 +19,11 @@ use uraid_core::journal::Entry;
 use uraid_core::units::BLOCK_BYTES;
 use uraid_parity::ColumnSet;
 
+/// Stripes that one request works on at the same time: bounds what a trim of everything takes.
+const STRIPES_AT_ONCE_MAX: u64 = 4096;
+/// A journalled block that keeps more memory than this from being used again is copied.
+const PINNED_BYTES_MAX: usize = 16 << 10;
+
 /// What a piece writes.
 #[derive(Clone, Debug)]
 pub enum Content {
@@ -90,11 +95,22 @@ type Old = Vec<Vec<Option<Buf>>>;
 impl Array {
     /// Writes `content` at a byte offset of the export. Returns when it may be answered.
     pub async fn write_range(&self, offset: u64, content: Content) -> Result<(), RequestError> {
+        let window = self.geometry.shape.stripe_bytes() * STRIPES_AT_ONCE_MAX;
+        let end = offset + content.len() as u64;
+        let mut from = offset;
+        while from < end {
+            let to = end.min((from / window + 1) * window);
+            let part = content.slice((from - offset) as usize..(to - offset) as usize);
+            self.write_window(from, part).await?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// Writes a range of few enough stripes.
+    async fn write_window(&self, offset: u64, content: Content) -> Result<(), RequestError> {
         let stripe_bytes = self.geometry.shape.stripe_bytes();
         let len = content.len() as u64;
-        if len == 0 {
-            return Ok(());
-        }
         let (first, last) = (offset / stripe_bytes, (offset + len - 1) / stripe_bytes);
         let tally = Rc::new(Tally {
             left: Cell::new((last - first + 1) as usize),
@@ -539,7 +555,7 @@ impl Array {
         let parities = self.code.parities_of(changed);
         let mut payload: Vec<(usize, Buf)> = changed
             .iter()
-            .map(|c| (c, data[c].expect("it changed").clone()))
+            .map(|c| (c, self.compact(data[c].expect("it changed"))))
             .collect();
         let updates = parities.iter().all(|p| old[p][row].is_some()) && !parities.is_empty();
         for p in parities.iter() {
@@ -579,6 +595,15 @@ impl Array {
             checksums,
         };
         UnitEntry { entry, payload }
+    }
+
+    /// A block to be kept until its destage: not a small window on a large request.
+    fn compact(&self, block: &Buf) -> Buf {
+        if block.pinned_bytes() > PINNED_BYTES_MAX {
+            self.pool.copy(block)
+        } else {
+            block.clone()
+        }
     }
 
     async fn unmap(&self, stripe: Stripe) -> Result<(), RequestError> {

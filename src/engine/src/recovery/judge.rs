@@ -13,6 +13,7 @@ use uraid_buffer::Buf;
 use uraid_core::checksum;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::journal::Entry;
+use uraid_core::pages::Sum;
 use uraid_core::units::BLOCK_BYTES;
 use uraid_parity::ColumnSet;
 
@@ -292,9 +293,9 @@ impl Array {
                 };
                 let sums = self.sums(index, slot, row..row + 1).await;
                 match self.sum_of(&sums, slot, row) {
-                    Some(sum) if sum.is_blank() => Expected::Blank,
-                    Some(sum) => Expected::Checksum(sum.crc),
-                    None => Expected::Unknown,
+                    Sum::NONE => Expected::Unknown,
+                    sum if sum.is_blank() => Expected::Blank,
+                    sum => Expected::Checksum(sum.crc),
                 }
             }
         }
