@@ -33,7 +33,7 @@ fn two_way_mirror_starts_with_a_dead_disk_thanks_to_its_witness() {
 fn half_a_mirror_on_another_host_needs_force() {
     let mut array = Array::new("--level raid1", 2);
     array.stop();
-    let elsewhere = Sandbox::new(); // a home without witnesses
+    let elsewhere = Sandbox::elsewhere(); // a home without witnesses
     let half = [array.members[0].clone()];
     elsewhere
         .serve_refused("", &half)
@@ -69,7 +69,7 @@ fn both_sides_of_a_split_brain_are_refused_together() {
     let mut array = Array::new("--level raid1", 2);
     array.stop();
     for side in [0, 1] {
-        let elsewhere = Sandbox::new();
+        let elsewhere = Sandbox::elsewhere();
         let server = elsewhere.serve_with("--force", &array.members[side..=side]);
         server
             .connect()

@@ -10,6 +10,7 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
+use std::time::{Duration, Instant};
 
 const MEMBER_BYTES: u64 = 256 * MIB;
 
@@ -119,7 +120,12 @@ impl Drop for Attached<'_> {
         }
         self.sandbox
             .run("fusermount3", [OsStr::new("-u"), self.file.as_os_str()]);
-        let _ = self.nbdfuse.wait();
+        // It ends once it is unmounted; killed only if something still holds on to the mount.
+        let ended = || self.nbdfuse.try_wait().is_ok_and(|status| status.is_some());
+        if !within(Duration::from_secs(10), ended) {
+            let _ = self.nbdfuse.kill();
+            let _ = self.nbdfuse.wait();
+        }
     }
 }
 
@@ -162,6 +168,18 @@ impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         self.sandbox.run("umount", [&self.directory]);
     }
+}
+
+/// Whether this comes true within the time; for clean-up, where panics would hide the reason.
+fn within(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !done() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    true
 }
 
 /// Real trees of files: our own sources, and what every system has.

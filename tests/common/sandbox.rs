@@ -10,6 +10,16 @@ use std::process::{Command, Output};
 /// The program under test.
 pub const URAID: &str = env!("CARGO_BIN_EXE_uraid");
 
+/// Variables that say where a program keeps its things.
+const HOMES: [&str; 6] = [
+    "HOME",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+];
+
 /// Lays the sandbox, the current directory, over the places where root's servers keep witnesses
 /// and sockets.
 const BIND_SYSTEM_DIRECTORIES: &str = "
@@ -26,6 +36,7 @@ const COMMAND_SECONDS_MAX: &str = "120";
 /// those of the user.
 pub struct Sandbox {
     dir: tempfile::TempDir,
+    elsewhere: bool,
 }
 
 /// A finished command.
@@ -38,11 +49,20 @@ pub struct Ran {
 
 impl Sandbox {
     pub fn new() -> Sandbox {
-        let dir = tempfile::Builder::new()
-            .prefix("uraid-")
-            .tempdir()
-            .expect("temporary directory");
-        Sandbox { dir }
+        let dir = tempfile::Builder::new().prefix("uraid-").tempdir();
+        Sandbox {
+            dir: dir.expect("temporary directory"),
+            elsewhere: false,
+        }
+    }
+
+    /// Like another host: also what root's servers keep in system directories is not shared with
+    /// other sandboxes. (Not the default: a mount namespace holds on to others' mounts.)
+    pub fn elsewhere() -> Sandbox {
+        Sandbox {
+            elsewhere: true,
+            ..Sandbox::new()
+        }
     }
 
     pub fn dir(&self) -> &Path {
@@ -71,42 +91,28 @@ impl Sandbox {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.dir());
-        for variable in ["HOME", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"] {
+        for variable in HOMES {
             command.env(variable, self.dir());
         }
         command
     }
 
-    /// Prepares `uraid` to run here. What root keeps in system directories is kept in this
-    /// sandbox too, by a mount namespace that still sees what others mount later.
+    /// Prepares `uraid` to run here.
     pub fn uraid_command(&self) -> Command {
-        if !super::tools::is_root() {
+        if !(self.elsewhere && super::tools::is_root()) {
             return self.command(URAID);
         }
         let mut command = self.command("unshare");
-        let script = format!("{BIND_SYSTEM_DIRECTORIES} exec \"$0\" \"$@\"");
-        command.args([
-            "--mount",
-            "--propagation=slave",
-            "sh",
-            "-e",
-            "-c",
-            &script,
-            URAID,
-        ]);
+        let script = format!("{BIND_SYSTEM_DIRECTORIES}\nexec \"$0\" \"$@\"");
+        command.args(["--mount", "sh", "-e", "-c", &script, URAID]);
         command
     }
 
     /// Runs `program` to its end; a hang is cut off and shows as exit code 124.
     pub fn run<A: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = A>) -> Ran {
-        let mut command = self.command("timeout");
-        command
-            .args(["--kill-after=5", COMMAND_SECONDS_MAX, program])
-            .args(args);
-        let output = command
-            .output()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Ran::new(format!("{command:?}"), output)
+        let mut command = self.command(program);
+        command.args(args);
+        run_to_end(command)
     }
 
     /// Runs `uraid` with these arguments.
@@ -191,6 +197,14 @@ impl Sandbox {
     }
 }
 
+/// The command as a person would type it, without the mount namespace around it.
+pub fn spoken(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+    let from = words.iter().position(|word| word == URAID).unwrap_or(0);
+    words[from..].join(" ")
+}
+
 /// Runs a command to its end, or until it has taken far too long.
 fn run_to_end(command: Command) -> Ran {
     let mut limited = Command::new("timeout");
@@ -205,12 +219,7 @@ fn run_to_end(command: Command) -> Ran {
     let output = limited
         .output()
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let what: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
-    let what = format!(
-        "{} {}",
-        command.get_program().to_string_lossy(),
-        what.join(" ")
-    );
+    let what = spoken(&command);
     Ran::new(what, output)
 }
 

@@ -1,7 +1,7 @@
 //! A running `uraid serve`.
 
 use super::client::Client;
-use super::sandbox::{Ran, Sandbox, as_args};
+use super::sandbox::{Ran, Sandbox, as_args, spoken};
 use super::{PATIENCE, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -50,7 +50,7 @@ impl Server {
             .args(as_args(members));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::create(&log).expect("log file"));
-        let what = format!("{command:?}");
+        let what = spoken(&command);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{what}: {e}"));
 
         let lines = lines_of(&mut child);

@@ -13,6 +13,17 @@ pub fn installed(program: &str) -> bool {
     found.is_ok_and(|status| status.success())
 }
 
+/// The interpreter that the packages of the system install their modules for.
+pub const SYSTEM_PYTHON: &str = "/usr/bin/python3";
+
+/// Whether libnbd's Python module is there.
+pub fn has_python_nbd() -> bool {
+    Command::new(SYSTEM_PYTHON)
+        .args(["-c", "import nbd"])
+        .status()
+        .is_ok_and(|s| s.success())
+}
+
 /// Whether the tests run as root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
