@@ -1,0 +1,191 @@
+//! The engine's host: hands its I/O to the simulated devices, brings completions back, tells time.
+
+use crate::disk::Disk;
+use crate::trace::{Trace, short};
+use std::collections::{BTreeMap, BTreeSet};
+use uraid_buffer::Pool;
+use uraid_engine::Engine;
+use uraid_engine::api::{Device, DeviceId, Event, Nanos, OpenOptions, Outcome, Reply};
+
+/// A device that answers nothing for so long is given up.
+const HANG_MAX: Nanos = 15_000_000_000;
+
+/// Something the engine told its host.
+#[derive(Debug)]
+pub enum Told {
+    /// To a client.
+    Reply(Reply),
+    /// To an operator.
+    Outcome(Outcome),
+    /// To the log.
+    Event(Event),
+}
+
+/// An engine on its devices.
+pub struct Host {
+    /// The engine.
+    pub engine: Engine,
+    devices: BTreeMap<DeviceId, usize>,
+    given_up: BTreeSet<DeviceId>,
+    /// I/O to be started or completed before the crash.
+    steps_left: Option<u64>,
+}
+
+impl Host {
+    /// Begins to open the array on `offered`: devices and the disks behind them.
+    pub fn open(offered: &[(DeviceId, usize)], disks: &[Disk], options: OpenOptions) -> Host {
+        let device = |(id, disk): &(DeviceId, usize)| device(*id, *disk, disks);
+        let devices = offered.iter().map(device).collect();
+        Host {
+            engine: Engine::open(devices, options, Pool::heap()),
+            devices: offered.iter().copied().collect(),
+            given_up: BTreeSet::new(),
+            steps_left: None,
+        }
+    }
+
+    /// The disk behind a device.
+    pub fn disk_of(&self, device: DeviceId) -> Option<usize> {
+        self.devices.get(&device).copied()
+    }
+
+    /// The devices the engine holds and the disks behind them.
+    pub fn devices(&self) -> impl Iterator<Item = (DeviceId, usize)> {
+        self.devices.iter().map(|(id, disk)| (*id, *disk))
+    }
+
+    /// Whether the engine holds a disk.
+    pub fn holds(&self, disk: usize) -> bool {
+        self.devices.values().any(|d| *d == disk)
+    }
+
+    /// One more device is open.
+    pub fn attach(&mut self, id: DeviceId, disk: usize) {
+        self.devices.insert(id, disk);
+    }
+
+    /// The host closes a device.
+    pub fn detach(&mut self, id: DeviceId) {
+        self.devices.remove(&id);
+    }
+
+    /// The server dies after so many I/Os have been started or completed from now.
+    pub fn crash_after(&mut self, steps: u64) {
+        self.steps_left = Some(steps);
+    }
+
+    /// No crash is to come after all.
+    pub fn spare(&mut self) {
+        self.steps_left = None;
+    }
+
+    /// Whether a crash is to come.
+    pub fn is_doomed(&self) -> bool {
+        self.steps_left.is_some()
+    }
+
+    fn step(&mut self) -> bool {
+        match &mut self.steps_left {
+            Some(0) => return false,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        true
+    }
+
+    /// Lets the engine do all it can at `now`. `None` when it died before that.
+    pub fn pump(
+        &mut self,
+        now: Nanos,
+        disks: &mut [Disk],
+        trace: &mut Trace,
+    ) -> Result<Option<Vec<Told>>, String> {
+        self.engine.advance(now);
+        for (id, disk) in self.devices.clone() {
+            while let Some(completion) = disks[disk].complete(now) {
+                trace.line(|| {
+                    let (token, result) = (completion.token, &completion.result);
+                    format!("{:>12} disk {disk}: #{token} done {result:?}", now / 1000)
+                });
+                self.engine.complete(completion);
+                if !self.step() {
+                    return Ok(None);
+                }
+            }
+            let hung = disks[disk]
+                .oldest_begun()
+                .is_some_and(|begun| begun + HANG_MAX <= now);
+            if hung && self.given_up.insert(id) {
+                trace.line(|| format!("{:>12} disk {disk}: hangs, given up", now / 1000));
+                self.engine
+                    .device_gone(id, "it has not answered for 15 s".into());
+            }
+        }
+        self.engine.run();
+        while let Some(io) = self.engine.next_io() {
+            let Some(disk) = self.disk_of(io.device) else {
+                return Err(format!("I/O on a device that was released: {}", short(&io)));
+            };
+            trace.line(|| {
+                let what = short(&io.kind);
+                format!("{:>12} disk {disk}: #{} {what}", now / 1000, io.token)
+            });
+            disks[disk].submit(now, io);
+            if let Some(complaint) = disks[disk].complaint() {
+                return Err(format!("disk {disk}: {complaint}"));
+            }
+            if !self.step() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.take_told()))
+    }
+
+    fn take_told(&mut self) -> Vec<Told> {
+        let mut told = Vec::new();
+        while let Some(event) = self.engine.next_event() {
+            told.push(Told::Event(event));
+        }
+        while let Some(reply) = self.engine.next_reply() {
+            told.push(Told::Reply(reply));
+        }
+        while let Some(outcome) = self.engine.next_outcome() {
+            told.push(Told::Outcome(outcome));
+        }
+        told
+    }
+
+    /// When something happens next, if nothing is asked meanwhile.
+    pub fn next_time(&self, disks: &[Disk]) -> Option<Nanos> {
+        let due = self
+            .devices
+            .values()
+            .filter_map(|disk| disks[*disk].next_due());
+        let hangs = self
+            .devices
+            .iter()
+            .filter(|(id, _)| !self.given_up.contains(id));
+        let hangs = hangs.filter_map(|(_, disk)| disks[*disk].oldest_begun());
+        let gives_up = hangs.map(|begun| begun + HANG_MAX);
+        due.chain(gives_up).chain(self.engine.deadline()).min()
+    }
+}
+
+/// A disk as the engine is told of it.
+pub fn device(id: DeviceId, disk: usize, disks: &[Disk]) -> Device {
+    Device {
+        id,
+        path: path_of(disk),
+        size_bytes: disks[disk].medium().len(),
+    }
+}
+
+/// What people call a disk.
+pub fn path_of(disk: usize) -> String {
+    format!("disk{disk}")
+}
+
+/// The disk that people call so.
+pub fn disk_at(path: &str) -> Option<usize> {
+    path.strip_prefix("disk")?.parse().ok()
+}

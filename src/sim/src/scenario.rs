@@ -1,0 +1,311 @@
+//! What one seed plays: the array, the load and the faults. Swarm testing: each seed switches
+//! some kinds of fault off, because faults hide each other (A. Groce et al., "Swarm Testing",
+//! ISSTA 2012).
+
+use crate::disk::Speed;
+use crate::load::Mix;
+use crate::rng::Rng;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use uraid_core::geometry::Level;
+
+/// Kinds of fault that a seed may play.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Fault {
+    /// Stop and start again.
+    Restart,
+    /// `kill -9`.
+    Kill,
+    /// Loss of power.
+    Power,
+    /// Crashes while recovery is at work.
+    Nested,
+    /// Members break, up to the redundancy.
+    Break,
+    /// Members hang, up to the redundancy.
+    Hang,
+    /// The operator fails, removes, adds and replaces members.
+    Operator,
+    /// Members are not there at a start, up to the redundancy.
+    Absent,
+    /// Sectors cannot be read, on no more members than the redundancy.
+    ReadErrors,
+    /// Members have no space for a while.
+    Full,
+    /// Blocks rot, on no more members than the redundancy.
+    Rot,
+    /// Writes are lost, on no more members than the redundancy.
+    LostWrites,
+    /// Reads and writes go elsewhere, on no more members than the redundancy.
+    Misdirect,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Fault; 13] = [
+        Fault::Restart,
+        Fault::Kill,
+        Fault::Power,
+        Fault::Nested,
+        Fault::Break,
+        Fault::Hang,
+        Fault::Operator,
+        Fault::Absent,
+        Fault::ReadErrors,
+        Fault::Full,
+        Fault::Rot,
+        Fault::LostWrites,
+        Fault::Misdirect,
+    ];
+
+    /// The word on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Fault::Restart => "restart",
+            Fault::Kill => "kill",
+            Fault::Power => "power",
+            Fault::Nested => "nested",
+            Fault::Break => "break",
+            Fault::Hang => "hang",
+            Fault::Operator => "operator",
+            Fault::Absent => "absent",
+            Fault::ReadErrors => "read-errors",
+            Fault::Full => "full",
+            Fault::Rot => "rot",
+            Fault::LostWrites => "lost-writes",
+            Fault::Misdirect => "misdirect",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Fault, String> {
+        Fault::ALL
+            .into_iter()
+            .find(|f| f.as_str() == text)
+            .ok_or_else(|| {
+                let all = Fault::ALL.map(Fault::as_str).join(", ");
+                format!("unknown fault \"{text}\": use any of {all}")
+            })
+    }
+}
+
+/// A kind of array.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// The word on the command line.
+    pub name: &'static str,
+    /// Level.
+    pub level: Level,
+    /// Members.
+    pub members: usize,
+    /// Parities, for `rs`.
+    pub parity: Option<u16>,
+    /// Members that may be lost, whichever they are.
+    pub redundancy: usize,
+}
+
+impl Layout {
+    /// Those that are simulated.
+    pub const ALL: [Layout; 8] = [
+        Layout::new("raid0", Level::Raid0, 2, None, 0),
+        Layout::new("raid1x2", Level::Raid1, 2, None, 1),
+        Layout::new("raid1x3", Level::Raid1, 3, None, 2),
+        Layout::new("raid10", Level::Raid10, 4, None, 1),
+        Layout::new("raid5", Level::Raid5, 3, None, 1),
+        Layout::new("raid6x4", Level::Raid6, 4, None, 2),
+        Layout::new("raid6x5", Level::Raid6, 5, None, 2),
+        Layout::new("rs2+3", Level::Rs, 5, Some(3), 3),
+    ];
+
+    const fn new(
+        name: &'static str,
+        level: Level,
+        members: usize,
+        parity: Option<u16>,
+        redundancy: usize,
+    ) -> Layout {
+        Layout {
+            name,
+            level,
+            members,
+            parity,
+            redundancy,
+        }
+    }
+}
+
+impl FromStr for Layout {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Layout, String> {
+        Layout::ALL
+            .into_iter()
+            .find(|l| l.name == text)
+            .ok_or_else(|| {
+                let all = Layout::ALL.map(|l| l.name).join(", ");
+                format!("unknown layout \"{text}\": use any of {all}")
+            })
+    }
+}
+
+/// What seeds may play.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Kinds of fault; each seed takes some of them.
+    pub faults: BTreeSet<Fault>,
+    /// Layouts; each seed takes one.
+    pub layouts: Vec<Layout>,
+    /// Most requests of a seed.
+    pub operations_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            faults: Fault::ALL
+                .into_iter()
+                .filter(|f| !SILENT.contains(f))
+                .collect(),
+            layouts: Layout::ALL.to_vec(),
+            operations_max: 2000,
+        }
+    }
+}
+
+/// Faults that no device reports.
+const SILENT: [Fault; 3] = [Fault::Rot, Fault::LostWrites, Fault::Misdirect];
+
+/// One seed's play.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The kind of array.
+    pub layout: Layout,
+    /// Chunk in bytes.
+    pub chunk_bytes: u32,
+    /// Journals.
+    pub lanes: u16,
+    /// Journals as short as they may be, so that they wrap often.
+    pub short_rings: bool,
+    /// Slots for data on each member, about.
+    pub slots: u64,
+    /// What part of the capacity is exported.
+    pub export_share: f64,
+    /// The engine's limit of payload at work.
+    pub in_flight_bytes_max: u64,
+    /// Requests in flight at most.
+    pub depth: usize,
+    /// Requests in all.
+    pub operations: u64,
+    /// How likely clients pause after a request.
+    pub pause: f64,
+    /// Load.
+    pub mix: Mix,
+    /// Devices.
+    pub speed: Speed,
+    /// Kinds of fault that happen.
+    pub faults: BTreeSet<Fault>,
+    /// How likely each kind is to happen at each request.
+    pub fault_rate: f64,
+    /// Seeds everything that is drawn later.
+    pub rng: Rng,
+}
+
+impl Scenario {
+    /// The play of `seed`.
+    pub fn new(seed: u64, limits: &Limits) -> Scenario {
+        let mut rng = Rng::new(seed);
+        let operations = (limits.operations_max >> rng.below(4)).max(1);
+        let wanted: Vec<f64> = Fault::ALL.map(|_| rng.below(1000) as f64 / 1000.0).to_vec();
+        let share = *rng.pick(&[0.3, 0.6, 1.0]);
+        let on = |f: &&Fault| limits.faults.contains(f) && wanted[**f as usize] < share;
+        let faults = Fault::ALL.iter().filter(on).copied().collect();
+        let lanes = *rng.pick(&[1, 1, 2, 3]);
+        Scenario {
+            layout: *rng.pick(&limits.layouts),
+            chunk_bytes: *rng.pick(&[4 << 10, 8 << 10, 16 << 10, 64 << 10]),
+            lanes,
+            short_rings: rng.chance(0.8),
+            slots: rng.within(12..60) * u64::from(lanes),
+            export_share: *rng.pick(&[1.0, 1.0, 0.7]),
+            in_flight_bytes_max: *rng.pick(&[64 << 10, 256 << 10, 8 << 20]),
+            depth: *rng.pick(&[1, 3, 8, 24]),
+            operations,
+            pause: *rng.pick(&[0.0, 0.01, 0.1]),
+            mix: Mix::random(&mut rng),
+            speed: Speed {
+                least: *rng.pick(&[5_000, 50_000]),
+                spread: *rng.pick(&[0, 3, 8, 12]),
+            },
+            faults,
+            fault_rate: rng.within(1..8) as f64 / operations as f64,
+            rng,
+        }
+    }
+
+    /// Whether a kind of fault happens at all.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults.contains(&fault)
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults: Vec<&str> = self.faults.iter().map(|f| f.as_str()).collect();
+        write!(
+            f,
+            "{}, chunk {} KiB, {} lanes, {} slots, depth {}, {} requests, faults: {}",
+            self.layout.name,
+            self.chunk_bytes >> 10,
+            self.lanes,
+            self.slots,
+            self.depth,
+            self.operations,
+            if faults.is_empty() {
+                "none".into()
+            } else {
+                faults.join(" ")
+            }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_name_faults_and_layouts() {
+        for fault in Fault::ALL {
+            assert_eq!(fault.as_str().parse(), Ok(fault));
+            assert_eq!(Fault::ALL[fault as usize], fault);
+        }
+        for layout in Layout::ALL {
+            assert_eq!(layout.name.parse(), Ok(layout));
+        }
+        assert!("x".parse::<Fault>().unwrap_err().contains("lost-writes"));
+    }
+
+    #[test]
+    fn seeds_differ_and_stay_within_limits() {
+        let limits = Limits {
+            faults: [Fault::Kill].into(),
+            ..Limits::default()
+        };
+        let plays: Vec<Scenario> = (0..100).map(|seed| Scenario::new(seed, &limits)).collect();
+        assert!(
+            plays
+                .iter()
+                .all(|s| s.faults.iter().all(|f| *f == Fault::Kill))
+        );
+        assert!(plays.iter().any(|s| s.has(Fault::Kill)));
+        assert!(plays.iter().any(|s| !s.has(Fault::Kill)));
+    }
+}
