@@ -56,7 +56,7 @@ pub enum Command {
     Rebuild(RebuildArgs),
     /// Flush and stop a server
     Stop(StopArgs),
-    /// List the arrays that are being served
+    /// List the arrays that are being served (control sockets in the default directory)
     #[command(after_help = "Example:\n  uraid list --json")]
     List,
     /// Erase the superblocks of members

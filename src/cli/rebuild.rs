@@ -147,8 +147,7 @@ impl Plan {
             .collect();
         if back.is_empty() {
             return Err(Failure::failed(format!(
-                "{} out of service and nothing to rebuild on; give the new disk: \
-                 uraid rebuild NEW",
+                "{name}: {} out of service, and there is nothing to rebuild on; name the new disk",
                 are(&vacant)
             )));
         }
@@ -218,7 +217,7 @@ fn verdict(settled: &Settled) -> Result<String, Failure> {
     }
     let vacant: Vec<&MemberReport> = vacant(status).collect();
     Err(Failure::failed(format!(
-        "{} is {}: {} still out of service; give it another disk: uraid rebuild NEW",
+        "{} is {}: {} still out of service; give it another disk",
         status.name,
         status.state,
         are(&vacant)
@@ -266,7 +265,7 @@ mod tests {
             failure.message.contains("member 1 is out of service"),
             "{failure}"
         );
-        assert!(failure.message.contains("uraid rebuild NEW"), "{failure}");
+        assert!(failure.message.contains("name the new disk"), "{failure}");
     }
 
     #[test]

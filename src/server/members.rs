@@ -32,12 +32,20 @@ pub fn open(path: &Path, mode: OpenMode) -> Result<MemberFile, Failure> {
     MemberFile::open(path, mode).map_err(|error| open_failure(&error))
 }
 
-/// What the exit code of an [`OpenError`] is: held by somebody is "refused", the rest "failed".
+/// Held by somebody is "refused", the rest "failed".
 pub fn open_failure(error: &OpenError) -> Failure {
     match error {
-        OpenError::Locked { .. } | OpenError::Mounted { .. } | OpenError::Busy { .. } => {
-            Failure::refused(error.to_string())
+        OpenError::Locked { path, waited } => {
+            let waited = match waited.as_secs() {
+                0 => String::new(),
+                seconds => format!(" for {seconds} s"),
+            };
+            Failure::refused(format!(
+                "{} is in use: locked{waited} by another server or tool; stop it first",
+                path.display()
+            ))
         }
+        OpenError::Mounted { .. } | OpenError::Busy { .. } => Failure::refused(error.to_string()),
         _ => Failure::failed(error.to_string()),
     }
 }
@@ -315,6 +323,20 @@ mod tests {
             assert_eq!(failure.exit, Exit::Refused);
             assert!(failure.message.contains("same file"));
         }
+    }
+
+    #[test]
+    fn a_member_in_use_is_refused_in_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m");
+        fs::write(&path, "").unwrap();
+        let _held = open(&path, OpenMode::default()).unwrap();
+        let failure = open(&path, OpenMode::default()).unwrap_err();
+        assert_eq!(failure.exit, Exit::Refused);
+        assert!(
+            failure.message.contains("is in use: locked by another"),
+            "{failure}"
+        );
     }
 
     #[test]

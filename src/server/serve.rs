@@ -56,9 +56,10 @@ pub fn serve(
     options: &ServeOptions,
     ready: impl FnOnce(&str, &[String]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    // Before any thread is started: all of them inherit what is blocked.
-    let signals = signals::block()?;
     let array = open_array(&options.members, options.read_only)?;
+    // After the wait for locks, which a signal may end as it likes, and before any thread is
+    // started: all of them inherit what is blocked.
+    let signals = signals::block()?;
     let name = array.name.clone();
     let mut sockets = Sockets::open(options, &name)?;
     let pool = Pool::arena(POOL_BYTES).unwrap_or_else(|_| Pool::heap());
@@ -92,11 +93,12 @@ pub fn serve(
     ready(&name, &sockets.uris)?;
 
     let end = Service::new(host, frontend, inbox, sockets.uris.clone()).run();
+    let result = end.result.map(|_| format!("{name} is flushed and stopped"));
     for answer in end.answers {
-        answer(end.result.clone());
+        answer(result.clone());
     }
     drop(control);
-    end.result.map(|text| log::info(&text))
+    result.map(|text| log::info(&text))
 }
 
 pub(super) fn start_driver(backend: Backend, pool: &Pool) -> Result<Driver, Failure> {
