@@ -224,7 +224,7 @@ impl Array {
             rows.iter()
                 .for_each(|(row, image)| overlay.placed(stripe, *row, image));
         }
-        lane.slots.borrow_mut().unhold(local);
+        lane.unhold_slot(local, &self.ex);
     }
 
     /// Writes rows in place and notes their checksums.

@@ -369,7 +369,12 @@ impl Array {
                     self.checkpoint(lane).await;
                 }
             }
+            // What found no more work may still be writing the last of it down.
+            for lane in &self.lanes {
+                drop(lane.checkpoint_lock.lock(&self.ex).await);
+            }
             self.save_counters().await;
+            self.settle_io().await;
         }
         self.event(Event::Stopped);
         Ok("stopped".into())

@@ -54,7 +54,13 @@ struct Batch {
     seq: u64,
     written: bool,
     units: Vec<Queued>,
+}
+
+/// What one batch adds to a re-log.
+struct Load {
+    seq: u64,
     entry_bytes: u64,
+    rows: u64,
 }
 
 /// A member's part of a lane's journal.
@@ -89,9 +95,8 @@ pub struct Journal {
     pub starved: bool,
     queued: VecDeque<Queued>,
     in_flight: VecDeque<Batch>,
-    rows_in_flight: u64,
-    /// Entry bytes by batch since the tail: what a re-log would have to hold.
-    entry_bytes: VecDeque<(u64, u64)>,
+    /// Batches since the tail: what a re-log would have to hold.
+    since_tail: VecDeque<Load>,
 }
 
 impl Journal {
@@ -110,16 +115,20 @@ impl Journal {
         self.completed >= seq || self.in_flight.front().is_none_or(|b| b.seq >= seq)
     }
 
-    fn relog_bytes(&self) -> u64 {
-        self.entry_bytes.iter().map(|(_, bytes)| bytes).sum()
+    fn entry_bytes_since_tail(&self) -> u64 {
+        self.since_tail.iter().map(|l| l.entry_bytes).sum()
+    }
+
+    fn rows_since_tail(&self) -> u64 {
+        self.since_tail.iter().map(|l| l.rows).sum()
     }
 
     /// Everything below `tail` is in place: frees its journal space.
     pub fn move_tail(&mut self, tail: u64) {
         self.starved &= tail == self.tail;
         self.tail = tail;
-        while self.entry_bytes.front().is_some_and(|(seq, _)| *seq < tail) {
-            self.entry_bytes.pop_front();
+        while self.since_tail.front().is_some_and(|l| l.seq < tail) {
+            self.since_tail.pop_front();
         }
         for ring in self.rings.values_mut() {
             ring.tail = ring.tail_at(tail);
@@ -240,7 +249,6 @@ impl Array {
         let mut journal = lane.journal.borrow_mut();
         let rows_max = self.geometry.ring_blocks / 4;
         let relog_entry_bytes_max = self.geometry.ring_blocks / 8 * BLOCK;
-        let rows_before = lane.overlay.borrow().rows() + journal.rows_in_flight;
         let mut draft = Draft::default();
         while let Some(next) = journal.queued.front() {
             let entries = &next.unit.entries;
@@ -258,10 +266,10 @@ impl Array {
                     .get(index)
                     .is_none_or(|r| r.fits(header + blocks, ring_blocks))
             });
-            let relog = journal.relog_bytes() + (draft.entry_bytes + bytes) as u64;
-            let too_much =
-                rows_before + draft.rows + rows > rows_max || relog > relog_entry_bytes_max;
-            let empty = lane.overlay.borrow().rows() == 0 && journal.entry_bytes.is_empty();
+            let entry_bytes = journal.entry_bytes_since_tail() + (draft.entry_bytes + bytes) as u64;
+            let rows_in_all = journal.rows_since_tail() + draft.rows + rows;
+            let too_much = rows_in_all > rows_max || entry_bytes > relog_entry_bytes_max;
+            let empty = journal.since_tail.is_empty();
             if !fits || (too_much && !empty) || (full && !draft.units.is_empty()) {
                 break;
             }
@@ -280,10 +288,13 @@ impl Array {
         let mut journal = lane.journal.borrow_mut();
         let seq = journal.next_seq;
         journal.next_seq += 1;
-        journal.rows_in_flight += draft.rows;
-        journal
-            .entry_bytes
-            .push_back((seq, draft.entry_bytes as u64));
+        let entry_bytes = draft.entry_bytes as u64;
+        let rows = draft.rows;
+        journal.since_tail.push_back(Load {
+            seq,
+            entry_bytes,
+            rows,
+        });
         let config = self.config.borrow();
         let mut header = Header {
             kind: HeaderKind::Batch,
@@ -328,13 +339,11 @@ impl Array {
                 writes.extend(to.map(|index| (index, offset, buffers.clone())));
             }
         }
-        let entry_bytes = draft.entry_bytes as u64;
         let units = draft.units;
         journal.in_flight.push_back(Batch {
             seq,
             written: false,
             units,
-            entry_bytes,
         });
         let (array, lane) = (self.me(), lane.id);
         self.ex.spawn(async move {
@@ -378,19 +387,17 @@ impl Array {
             while journal.in_flight.front().is_some_and(|b| b.written) {
                 let batch = journal.in_flight.pop_front().expect("it is the front");
                 journal.completed = batch.seq + 1;
-                let rows = batch.units.iter().flat_map(|q| &q.unit.entries);
-                journal.rows_in_flight -= rows.filter(|e| !e.payload.is_empty()).count() as u64;
                 done.push(batch);
             }
         }
         for batch in done {
-            debug_assert!(batch.entry_bytes > 0 || batch.units.is_empty());
             for queued in batch.units {
                 self.apply(lane, &queued.unit, batch.seq);
                 queued.done.fulfil(Ok(()));
             }
         }
         self.ex.fire(&lane.journal_moved);
+        self.ex.fire(&lane.slots_moved);
         lane.want_checkpoint(&self.ex);
     }
 
@@ -402,8 +409,8 @@ impl Array {
             .rings
             .values()
             .any(|r| r.head - r.tail > ring_blocks / 2)
-            || lane.overlay.borrow().rows() > ring_blocks / 8
-            || journal.relog_bytes() > ring_blocks / 16 * BLOCK
+            || journal.rows_since_tail() > ring_blocks / 8
+            || journal.entry_bytes_since_tail() > ring_blocks / 16 * BLOCK
             || lane.sums.dirty_count() > DIRTY_PAGES_MAX
     }
 
@@ -542,6 +549,7 @@ impl Array {
     /// Frees slots whose records are durable; emptied ones are given back to the devices first.
     fn settle_slots(&self, lane: &Lane, durable: u64) {
         let discard = lane.slots.borrow_mut().settle(durable);
+        self.ex.fire(&lane.slots_moved);
         if discard.is_empty() {
             return;
         }
@@ -552,6 +560,7 @@ impl Array {
                     .discard_slot(array.geometry.slot_in_lane(lane, local))
                     .await;
                 array.lanes[lane].slots.borrow_mut().untake(local);
+                array.ex.fire(&array.lanes[lane].slots_moved);
             }
         });
     }

@@ -29,6 +29,8 @@ pub struct Lane {
     pub journal: RefCell<Journal>,
     /// Fired when there is something to commit, or room for it.
     pub journal_moved: Signal,
+    /// Fired when [`Slots::changes`] may have grown.
+    pub slots_moved: Signal,
     /// Fired when the checkpoint task should look.
     pub checkpoint_wanted: Signal,
     /// Held while a checkpoint is made.
@@ -47,9 +49,16 @@ impl Lane {
             overlay: RefCell::default(),
             journal: RefCell::new(Journal::default()),
             journal_moved: Signal::default(),
+            slots_moved: Signal::default(),
             checkpoint_wanted: Signal::default(),
             checkpoint_lock: Lock::default(),
         }
+    }
+
+    /// Undoes one hold on a slot, numbered within the lane.
+    pub fn unhold_slot(&self, slot: u64, ex: &Executor) {
+        self.slots.borrow_mut().unhold(slot);
+        ex.fire(&self.slots_moved);
     }
 
     /// Wakes the checkpoint task.
@@ -162,15 +171,9 @@ impl RowImage {
 #[derive(Default)]
 pub struct Overlay {
     stripes: HashMap<Stripe, BTreeMap<u16, RowImage>, FxBuildHasher>,
-    rows: u64,
 }
 
 impl Overlay {
-    /// Rows in all.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
     /// The journalled version of a block.
     pub fn block(&self, stripe: Stripe, row: usize, column: usize) -> Option<&Version> {
         self.stripes
@@ -187,13 +190,10 @@ impl Overlay {
     /// Adds or replaces a block.
     pub fn insert(&mut self, stripe: Stripe, slot: Slot, row: u16, column: usize, new: Version) {
         let rows = self.stripes.entry(stripe).or_default();
-        let image = rows.entry(row).or_insert_with(|| {
-            self.rows += 1;
-            RowImage {
-                slot,
-                first_seq: new.seq,
-                columns: Vec::new(),
-            }
+        let image = rows.entry(row).or_insert_with(|| RowImage {
+            slot,
+            first_seq: new.seq,
+            columns: Vec::new(),
         });
         debug_assert_eq!(image.slot, slot, "a moved stripe leaves no rows behind");
         match image.columns.binary_search_by_key(&column, |(c, _)| *c) {
@@ -204,9 +204,7 @@ impl Overlay {
 
     /// Forgets a stripe: it moved or became empty.
     pub fn drop_stripe(&mut self, stripe: Stripe) {
-        if let Some(rows) = self.stripes.remove(&stripe) {
-            self.rows -= rows.len() as u64;
-        }
+        self.stripes.remove(&stripe);
     }
 
     /// All stripes with rows.
@@ -253,7 +251,6 @@ impl Overlay {
             Some(oldest) => now.first_seq = oldest,
             None => {
                 rows.remove(&row);
-                self.rows -= 1;
                 if rows.is_empty() {
                     self.stripes.remove(&stripe);
                 }

@@ -71,8 +71,8 @@ impl Array {
         self.ex.until(&self.changed, settled).await;
     }
 
-    /// Decides about failed members once their peers had time to show the same fault.
-    async fn judge(&self) {
+    /// Waits for the I/O under way on members that work, but not for ever.
+    pub async fn settle_io(&self) {
         let token = self.port.next_token();
         let settled = || {
             let members = self.members.borrow();
@@ -83,6 +83,11 @@ impl Array {
         self.ex
             .until_or(deadline, &self.port.settled, settled)
             .await;
+    }
+
+    /// Decides about failed members once their peers had time to show the same fault.
+    async fn judge(&self) {
+        self.settle_io().await;
         if !self.condemned.borrow().is_empty() {
             self.change_config(|_| ()).await;
         }
@@ -136,6 +141,7 @@ impl Array {
                 self.fail_units(lane);
             }
             self.ex.fire(&lane.journal_moved);
+            self.ex.fire(&lane.slots_moved);
             self.ex.fire(&lane.checkpoint_wanted);
         }
     }

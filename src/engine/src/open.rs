@@ -98,12 +98,14 @@ impl Opening {
             .partition(|c| stale.contains(&c.device));
         let mut assembled = assemble(&current, &completed, strictness).map_err(refused)?;
         for c in behind {
-            let why = format!(
-                "{}: its journal is older than its peers witnessed (an old image?): stale; \
-                 add it again with `uraid add`",
-                c.path
-            );
-            assembled.rejected.push((c.device, why));
+            let entry = assembled.reference.find(c.superblock.member);
+            let entry = entry.map(|i| *assembled.reference.entry(i));
+            let why = match entry.filter(|e| e.state == EntryState::Failed) {
+                Some(e) => format!("it left the array at config {}", e.left_epoch),
+                None => "its journal is older than its peers witnessed (an old image?)".into(),
+            };
+            let text = format!("{}: stale: {why}; add it again with `uraid add`", c.path);
+            assembled.rejected.push((c.device, text));
         }
         let lines = findings.lines().filter(|l| !l.is_empty());
         assembled.warnings.extend(lines.map(String::from));

@@ -40,6 +40,17 @@ pub struct Placed {
     pub sum: Sum,
 }
 
+/// What to do about blocks that are wrong on a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Repair {
+    /// Nothing.
+    No,
+    /// Rewrite them; the member did not get them before a crash, which is nobody's fault.
+    Quietly,
+    /// Rewrite, count and report them.
+    Report,
+}
+
 /// Where the visible content of a block comes from.
 enum Source {
     Memory(Buf),
@@ -105,12 +116,16 @@ impl Array {
         };
         if matches!(slow, Slow::NoMember) {
             let _still = self.share_place(stripe).await;
-            if let Ok(blocks) = self.read_settled(stripe, column, rows.clone(), false).await {
+            if let Ok(blocks) = self
+                .read_settled(stripe, column, rows.clone(), Repair::No)
+                .await
+            {
                 return Ok(blocks);
             }
         }
         let _alone = self.lock_place(stripe).await;
-        self.read_settled(stripe, column, rows, true).await
+        self.read_settled(stripe, column, rows, Repair::Report)
+            .await
     }
 
     /// As [`Array::read_rows`], one buffer per row.
@@ -156,7 +171,7 @@ impl Array {
         let offset = self.geometry.block_offset(slot, rows.start + first);
         let pending = self.start_read(index, offset, (last + 1 - first) * BLOCK_BYTES);
         let result = self.finish_read(index, pending).await;
-        lane.slots.borrow_mut().unhold(local);
+        lane.unhold_slot(local, &self.ex);
         let bytes = result.map_err(|()| Slow::Mismatch)?.freeze();
         self.merge(sources, bytes, first, slot, rows.start, column)
     }
@@ -224,14 +239,14 @@ impl Array {
         Ok(blocks)
     }
 
-    /// Reads under the place lock: what does not match now is wrong, and is reconstructed; with
-    /// `repair` it is also rewritten where it was found.
-    async fn read_settled(
+    /// Reads under the place lock: what does not match now is wrong, and is reconstructed, and
+    /// rewritten where it was found if `repair` says so.
+    pub async fn read_settled(
         &self,
         stripe: Stripe,
         column: usize,
         rows: Range<usize>,
-        repair: bool,
+        repair: Repair,
     ) -> Result<Vec<Buf>, Lost> {
         let lane = self.lane(stripe);
         let journalled = |row: usize| {
@@ -249,7 +264,7 @@ impl Array {
         let result = self
             .read_in_place(stripe, slot, column, rows, &mut blocks, repair)
             .await;
-        lane.slots.borrow_mut().unhold(local);
+        lane.unhold_slot(local, &self.ex);
         result?;
         Ok(blocks
             .into_iter()
@@ -265,7 +280,7 @@ impl Array {
         column: usize,
         rows: Range<usize>,
         blocks: &mut [Option<Buf>],
-        repair: bool,
+        repair: Repair,
     ) -> Result<(), Lost> {
         let reader = self.reader(slot, column);
         if let Some(index) = reader {
@@ -283,8 +298,12 @@ impl Array {
             let made = self
                 .reconstruct(stripe, slot, column, run_rows.clone(), none)
                 .await?;
-            if let Some(index) = reader.filter(|_| repair && !self.read_only) {
-                self.repair(index, stripe, slot, run_rows, &made).await;
+            let wanted = repair != Repair::No && !self.read_only;
+            if let Some(index) = reader.filter(|_| wanted) {
+                if repair == Repair::Report {
+                    self.report_repair(index, stripe, run_rows.clone());
+                }
+                self.repair(index, slot, run_rows, &made).await;
             }
             for (block, placed) in blocks[run].iter_mut().zip(made) {
                 *block = Some(placed.data);
@@ -293,15 +312,7 @@ impl Array {
         Ok(())
     }
 
-    /// Rewrites blocks that were wrong on a member.
-    async fn repair(
-        &self,
-        index: Index,
-        stripe: Stripe,
-        slot: Slot,
-        rows: Range<usize>,
-        made: &[Placed],
-    ) {
+    fn report_repair(&self, index: Index, stripe: Stripe, rows: Range<usize>) {
         self.event(crate::api::Event::Warning(format!(
             "{}: stripe {} row {}: {} wrong or unreadable block(s) rewritten from the other members",
             self.member_name(index),
@@ -310,10 +321,14 @@ impl Array {
             rows.len()
         )));
         self.counters.borrow_mut()[usize::from(index.0)].checksum_errors += rows.len() as u64;
+    }
+
+    /// Rewrites blocks that were wrong on a member.
+    async fn repair(&self, index: Index, slot: Slot, rows: Range<usize>, made: &[Placed]) {
         let sums = self.sums(index, slot, rows.clone()).await;
         let data = made.iter().map(|p| p.data.clone()).collect();
-        self.write_member(index, self.geometry.block_offset(slot, rows.start), data)
-            .await;
+        let offset = self.geometry.block_offset(slot, rows.start);
+        self.write_member(index, offset, data).await;
         for (row, placed) in rows.zip(made) {
             self.set_sum(&sums, slot, row, placed.sum);
         }

@@ -219,7 +219,7 @@ impl Array {
             self.fill_column(index, stripe, slot).await;
         }
         drop(place);
-        lane.slots.borrow_mut().unhold(local);
+        lane.unhold_slot(local, &self.ex);
         Filled::Done
     }
 

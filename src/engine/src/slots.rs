@@ -17,6 +17,8 @@ pub struct Slots {
     holds: HashMap<u64, u32, FxBuildHasher>,
     waiting: Vec<Freed>,
     used_count: u64,
+    /// Counts what may bring a slot nearer to being free.
+    changes: u64,
 }
 
 /// A slot that a remap or unmap gave up.
@@ -44,6 +46,7 @@ impl Slots {
             holds: HashMap::default(),
             waiting: Vec::new(),
             used_count: 0,
+            changes: 0,
         }
     }
 
@@ -102,6 +105,7 @@ impl Slots {
     }
 
     fn make_free(&mut self, slot: u64) {
+        self.changes += 1;
         self.free[(slot / 64) as usize] |= 1 << (slot % 64);
         self.free_count += 1;
     }
@@ -124,11 +128,18 @@ impl Slots {
         self.owner[slot as usize] = 0;
         self.used_count -= 1;
         self.waiting.push(Freed { slot, seq, discard });
+        self.changes += 1;
     }
 
-    /// Whether slots wait to become free.
-    pub fn any_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    /// Whether there are slots that are neither free nor owned: taken by a write under way,
+    /// waiting for durability or for a holder, or being discarded. All of them move on.
+    pub fn any_under_way(&self) -> bool {
+        self.free_count + self.used_count < self.owner.len() as u64
+    }
+
+    /// Grows whenever a slot may have come nearer to being free.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Batches below `durable` are durable: frees what waited for that and is not held. Gives
@@ -159,6 +170,7 @@ impl Slots {
         *count -= 1;
         if *count == 0 {
             self.holds.remove(&slot);
+            self.changes += 1;
         }
     }
 }

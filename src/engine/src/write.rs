@@ -308,20 +308,26 @@ impl Array {
         self.commit_rows(stripe, place, new).await
     }
 
-    /// A free slot for a stripe; flushes once to free some. With `must` it waits for one.
+    /// A free slot for a stripe; flushes once to free some. With `must` it waits for one: writes
+    /// under way may hold all spare slots, and give up others when they are done.
     async fn take_slot(&self, stripe: Stripe, must: bool) -> Option<Slot> {
         let lane = self.lane(stripe);
         let mut tries = 0;
         loop {
+            let before = lane.slots.borrow().changes();
             if let Some(local) = lane.slots.borrow_mut().take() {
                 return Some(self.geometry.slot_in_lane(lane.id, local));
             }
-            if (tries > 0 && !must) || self.is_suspended() || !lane.slots.borrow().any_waiting() {
+            let hopeless = self.is_suspended() || !lane.slots.borrow().any_under_way();
+            if hopeless || (tries > 0 && !must) {
                 return None;
             }
             tries += 1;
             self.flush_journals().await;
-            self.ex.yield_now().await;
+            if must {
+                let moved = || lane.slots.borrow().changes() != before || self.is_suspended();
+                self.ex.until(&lane.slots_moved, moved).await;
+            }
         }
     }
 
@@ -355,6 +361,7 @@ impl Array {
                     .slots
                     .borrow_mut()
                     .untake(self.geometry.in_lane(slot.0));
+                self.ex.fire(&self.lane(stripe).slots_moved);
                 return Err(lost.into());
             }
         };

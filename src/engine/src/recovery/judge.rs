@@ -68,6 +68,8 @@ pub struct State {
 pub struct Verdict {
     /// Final images of all rows that must be written again.
     pub rows: Vec<RowFinal>,
+    /// Stripes in a new slot with blocks that did not get there.
+    pub mend: Vec<Stripe>,
     /// Rows that cannot be decoded, in words.
     pub lost: Vec<String>,
 }
@@ -180,6 +182,7 @@ impl Array {
                 .map(|(stripe, s)| self.judge_stripe(evidence, **stripe, s, floor));
             for mut one in join_all(judges).await {
                 verdict.rows.append(&mut one.rows);
+                verdict.mend.append(&mut one.mend);
                 verdict.lost.append(&mut one.lost);
             }
         }
@@ -216,8 +219,12 @@ impl Array {
                 .find_row(evidence, state, slot, row, first, &in_place)
                 .await;
             let have: ColumnSet = (0..found.len()).filter(|c| found[*c].is_some()).collect();
-            let whole = have.len() == found.len();
-            if whole && !journalled {
+            if !journalled && self.code.can_decode(have) {
+                // Wholly in its new slot or mended there: that only adds to what is known, so it
+                // needs no re-log.
+                if !have.contains_all(self.readable(slot)) {
+                    verdict.mend.push(stripe);
+                }
                 continue;
             }
             match self.finish_row(stripe, slot, row, found, have) {
@@ -230,6 +237,7 @@ impl Array {
                 )),
             }
         }
+        verdict.mend.dedup();
         verdict
     }
 

@@ -16,6 +16,7 @@ use crate::array::Array;
 use crate::commit::Ring;
 use crate::executor::join_all;
 use crate::lane::{Lane, Version};
+use crate::read::Repair;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -51,6 +52,8 @@ struct Decision {
     /// New places, in order.
     moves: Vec<Entry>,
     rows: Vec<RowFinal>,
+    /// Stripes in a new slot with blocks that did not get there.
+    mend: Vec<Stripe>,
     /// What was lost, in words.
     lost: Vec<String>,
 }
@@ -103,6 +106,7 @@ impl Array {
                     next_seq,
                     moves,
                     rows: verdict.rows,
+                    mend: verdict.mend,
                     lost: verdict.lost,
                 };
             }
@@ -132,6 +136,9 @@ impl Array {
         }
         for entry in &decision.moves {
             self.take_move(lane, entry, decision.next_seq).await;
+        }
+        if !self.read_only {
+            join_all(decision.mend.iter().map(|stripe| self.mend(*stripe))).await;
         }
         let seq = decision.next_seq.saturating_sub(1);
         for row in &decision.rows {
@@ -189,6 +196,17 @@ impl Array {
         let pinned = join_all(sums).await;
         self.move_stripe(lane, stripe, Some(slot), 0);
         self.set_slot_sums(&pinned, stripe, slot, seq.saturating_sub(1), checksums);
+    }
+
+    /// Rewrites what did not reach a new slot.
+    async fn mend(&self, stripe: Stripe) {
+        let rows = self.geometry.shape.rows();
+        for column in 0..self.geometry.shape.columns {
+            // What cannot be read now is no loss: the verdict was that the rest suffices.
+            let _ = self
+                .read_settled(stripe, column, 0..rows, Repair::Quietly)
+                .await;
+        }
     }
 
     async fn write_relog(&self, lane: &Lane, area: usize, epoch: u64, decision: &Decision) {
