@@ -85,6 +85,18 @@ impl Array {
             .await;
     }
 
+    /// Waits for the I/O under way and for what it leads to, such as the next of many discards.
+    pub async fn settle_all_io(&self) {
+        loop {
+            let token = self.port.next_token();
+            self.settle_io().await;
+            self.ex.yield_now().await;
+            if self.port.next_token() == token {
+                return;
+            }
+        }
+    }
+
     /// Decides about failed members once their peers had time to show the same fault.
     async fn judge(&self) {
         self.settle_io().await;

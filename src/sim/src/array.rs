@@ -10,6 +10,9 @@ use uraid_core::journal::Checkpoint;
 use uraid_core::superblock::Superblock;
 use uraid_core::units::BLOCK;
 
+/// Size of members for which the array is planned; large enough for any scenario.
+const PLANNED_BYTES: u64 = 64 << 20;
+
 /// A new array.
 pub struct NewArray {
     /// Its layout.
@@ -23,9 +26,6 @@ pub struct NewArray {
 /// Makes the array of a scenario.
 pub fn create(scenario: &Scenario, rng: &mut Rng) -> NewArray {
     let layout = scenario.layout;
-    let chunk = u64::from(scenario.chunk_bytes);
-    // Head, tail, journal and re-log at their smallest, pages, slots and some room to round.
-    let member_bytes = ((4 << 20) + (scenario.slots + 16) * (chunk + 512)).next_multiple_of(BLOCK);
     let mut random = || rng.next();
     let made = plan(CreateOptions {
         name: "sim".into(),
@@ -34,7 +34,7 @@ pub fn create(scenario: &Scenario, rng: &mut Rng) -> NewArray {
         copies: None,
         chunk_bytes: Some(scenario.chunk_bytes),
         export_bytes: None,
-        member_bytes: vec![member_bytes; layout.members],
+        member_bytes: vec![PLANNED_BYTES; layout.members],
         spare_bytes: Vec::new(),
         random: &mut random,
     })
@@ -42,23 +42,18 @@ pub fn create(scenario: &Scenario, rng: &mut Rng) -> NewArray {
     let superblocks = superblocks(&made);
     let geometry = shrink(superblocks[0].geometry, scenario);
     let key = superblocks[0].key;
-    let media = superblocks
-        .into_iter()
-        .zip(&made.members)
-        .map(|(superblock, member)| {
-            let mut medium = Medium::new(member_bytes);
-            for (offset, bytes) in &member.writes {
-                medium.set(*offset, bytes);
-            }
-            adapt(
-                &mut medium,
-                Superblock {
-                    geometry,
-                    ..superblock
-                },
-            );
-            medium
-        });
+    let slack = rng.below(20) * BLOCK;
+    let media = superblocks.into_iter().map(|superblock| {
+        let mut medium = Medium::new(geometry.member_bytes() + slack);
+        prepare(
+            &mut medium,
+            Superblock {
+                geometry,
+                ..superblock
+            },
+        );
+        medium
+    });
     NewArray {
         geometry,
         key,
@@ -100,13 +95,9 @@ fn ring_blocks_min(g: &Geometry) -> u64 {
     4 * (remap_entry + u64::from(g.shape.chunk_bytes) + (64 << 10)) / BLOCK + 1
 }
 
-/// Superblock and first checkpoints for another geometry than planned.
-fn adapt(medium: &mut Medium, superblock: Superblock) {
+/// Writes superblock and first checkpoints of a new member; all else is zero already.
+fn prepare(medium: &mut Medium, superblock: Superblock) {
     let g = superblock.geometry;
-    assert!(
-        g.member_bytes() <= medium.len(),
-        "the array does not fit its members"
-    );
     for lane in 0..g.lanes {
         let first = Checkpoint {
             lane,

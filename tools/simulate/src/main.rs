@@ -68,7 +68,7 @@ impl Options {
 
     /// The options that make a seed play the same story again.
     fn replay(&self, seed: u64) -> String {
-        let mut text = format!("cargo run --release -p simulate -- --seed {seed} --trace");
+        let mut text = format!("cargo run --profile simulate -p simulate -- --seed {seed} --trace");
         if let Some(faults) = &self.faults {
             text += &format!(" --faults {faults}");
         }
