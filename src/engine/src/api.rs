@@ -133,7 +133,8 @@ pub enum Request {
     },
     /// Everything answered so far becomes durable.
     Flush,
-    /// The content is no longer needed; whole blocks inside the range read as zero afterwards.
+    /// The content is no longer needed. Whole stripes inside the range give up their slots and
+    /// read as zero afterwards; what covers a stripe in part is a hint and is ignored.
     Trim {
         /// Byte offset in the export.
         offset: u64,
