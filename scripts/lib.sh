@@ -32,6 +32,7 @@ wait_until() {
 start_server() {
     local log=$1
     shift
+    : >"$log"
     "$uraid" serve "$@" >"$log" 2>&1 </dev/null &
     server_pid=$!
     if ! wait_until 60 server_has_spoken "$log" || ! grep -q '^ready ' "$log"; then

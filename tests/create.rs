@@ -56,8 +56,8 @@ fn unknown_level_is_a_usage_error() {
 // ---- bounds of create ----
 
 #[test]
-fn raid6_of_three_members_is_a_usage_error() {
-    assert_usage("--level raid6 --size 64M", 3, &["member", "at least"]);
+fn raid6_of_two_members_is_a_usage_error() {
+    assert_usage("--level raid6 --size 64M", 2, &["member", "at least"]);
 }
 
 #[test]

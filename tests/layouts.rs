@@ -6,13 +6,14 @@ mod common;
 
 use common::server::slot_of;
 use common::tools::Fio;
-use common::{MIB, PATIENCE, Sandbox, Server, wait_for};
+use common::{MIB, Sandbox, Server, wait_for};
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 const EXPORT_BYTES: u64 = 64 * MIB;
+const MEMBER_BYTES: u64 = 96 * MIB;
 const CONNECTIONS: u64 = 4;
 
 /// What a layout promises.
@@ -39,7 +40,7 @@ fn raid0() {
     };
     need!("fio");
     let (server, paths) = layout.serve(&sandbox);
-    let new = sandbox.file("new", 64 * MIB);
+    let new = sandbox.file("new", MEMBER_BYTES);
     under_load(&sandbox, &server, |load| {
         load.wait_for_a_run();
         let args = [Path::new("--wait"), &paths[1], &new];
@@ -165,7 +166,10 @@ impl Layout {
     fn serve(&self, sandbox: &Sandbox) -> (Server, Vec<PathBuf>) {
         let members = sandbox.members(self.count);
         sandbox.create(
-            &format!("{} --size 64M --export-size {EXPORT_BYTES}", self.options),
+            &format!(
+                "{} --size {MEMBER_BYTES} --export-size {EXPORT_BYTES}",
+                self.options
+            ),
             &members,
         );
         (sandbox.serve(&members), members)
@@ -222,7 +226,7 @@ fn lose(sandbox: &Sandbox, server: &Server, member: &Path, slot: usize) {
 
 /// Puts a new disk in the place of the one lost from `slot` and waits until it is in sync.
 fn swap(sandbox: &Sandbox, server: &Server, slot: usize) -> PathBuf {
-    let new = sandbox.file(&format!("new{slot}"), 64 * MIB);
+    let new = sandbox.file(&format!("new{slot}"), MEMBER_BYTES);
     server.uraid(sandbox, "add", [&new]).succeeded();
     let status = server.wait_member(sandbox, slot as u64, "in-sync");
     assert_eq!(slot_of(&status, &new), slot as u64);
@@ -279,10 +283,7 @@ fn under_load(sandbox: &Sandbox, server: &Server, story: impl FnOnce(&Load)) {
             .and(told)
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
-    println!(
-        "{} runs of fio verified, patience {PATIENCE:?}",
-        load.runs.into_inner()
-    );
+    println!("{} runs of fio verified", load.runs.into_inner());
 }
 
 /// One run: all of the export, by turns at random and in sequence, in requests of all sizes.

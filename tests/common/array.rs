@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// Size of every member.
 const MEMBER_BYTES: u64 = 96 * MIB;
 
+/// Requests are at most 32 MiB.
+const PIECE_BYTES: usize = 8 << 20;
+
 /// An array being served, with content.
 pub struct Array {
     // In the order of dropping: the server goes before its files do.
@@ -49,12 +52,13 @@ impl Array {
     /// Every byte is still what was written, as a new connection reads it.
     #[track_caller]
     pub fn assert_intact(&self) {
-        let found = self
-            .server
-            .connect()
-            .read(0, self.content.len())
-            .expect("read");
-        assert!(found == self.content, "the content has changed");
+        let mut client = self.server.connect();
+        let mut at = 0;
+        for expected in self.content.chunks(PIECE_BYTES) {
+            let found = client.read(at, expected.len()).expect("read");
+            assert!(found == expected, "the content has changed after byte {at}");
+            at += PIECE_BYTES as u64;
+        }
     }
 
     /// Writes a part of the content anew.
