@@ -2,8 +2,8 @@
 
 use crate::api::{Command, CommandError, Device, Event, MemberName};
 use crate::array::Array;
+use crate::join::Joining;
 use crate::members::Member;
-use crate::membership::Joining;
 use crate::open::inspect_device;
 use alloc::format;
 use alloc::string::String;

@@ -5,12 +5,15 @@
 extern crate alloc;
 
 pub mod api;
+mod apply;
 mod array;
 mod checkpoint;
 mod commands;
 mod commit;
+mod encode;
 mod engine;
 pub mod executor;
+mod join;
 mod lane;
 mod members;
 mod membership;

@@ -1,0 +1,231 @@
+//! Members joining: a device is prepared, taken into the config as being filled, and its rebuild
+//! started; spares take over vacant roles by themselves.
+
+use crate::api::{Device, DeviceId, Event, IoError};
+use crate::array::Array;
+use crate::commit::Ring;
+use crate::executor::LockGuard;
+use crate::lane::Lane;
+use crate::members::Member;
+use crate::rebuild::Progress;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use uraid_core::config::{Entry, EntryState, Index};
+use uraid_core::journal::Checkpoint;
+use uraid_core::pages::{MapEntry, encode_map_page};
+use uraid_core::units::{BLOCK_BYTES, Uuid};
+
+/// A device about to take a place in the array.
+pub struct Joining {
+    /// Its place in the member table.
+    pub index: Index,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// The device.
+    pub device: Device,
+    /// The role it will fill.
+    pub role: u16,
+    /// Whether the role is still served by another member.
+    pub state: EntryState,
+    /// Only stripes changed since this config need filling; 0: all.
+    pub since: u64,
+}
+
+impl Array {
+    /// Locks the checkpoints of all lanes and makes one of each: nothing that is in a journal is
+    /// needed any more, and nothing is put in place while the locks are held.
+    pub async fn quiesce_checkpoints(&self) -> Vec<LockGuard<'_>> {
+        let mut guards = Vec::new();
+        for lane in &self.lanes {
+            guards.push(lane.checkpoint_lock.lock(&self.ex).await);
+            self.checkpoint_locked(lane).await;
+        }
+        guards
+    }
+
+    /// Prepares a device and takes it into the config as being filled.
+    pub async fn join(&self, joining: Joining) -> Result<(), String> {
+        let Joining {
+            index,
+            uuid,
+            device,
+            role,
+            state,
+            since,
+        } = joining;
+        let path = device.path.clone();
+        let _locks = self.quiesce_checkpoints().await;
+        if self.is_suspended() {
+            return Err("the array is suspended".to_string());
+        }
+        let write = self
+            .members
+            .borrow()
+            .get(&index)
+            .map_or(0, |m| m.superblock_write);
+        let mut member = Member::new(index, uuid, device);
+        member.superblock_write = write;
+        self.members.borrow_mut().insert(index, member);
+        if self.prepare(index).await.is_err() {
+            if let Some(m) = self.members.borrow_mut().get_mut(&index) {
+                m.alive = false;
+            }
+            return Err(format!("{path}: cannot be written"));
+        }
+        {
+            let mut counters = self.counters.borrow_mut();
+            let counters = &mut counters[usize::from(index.0)];
+            counters.rebuild_cursor = 0;
+            counters.rebuild_since = since;
+        }
+        self.rebuilds
+            .borrow_mut()
+            .insert(index, Progress::begin(0, since));
+        for lane in &self.lanes {
+            lane.journal.borrow_mut().rings.insert(index, Ring::at(0));
+        }
+        let done = self
+            .change_config(|config| {
+                for (i, e) in config.entries.iter_mut().enumerate() {
+                    let vacated = e.state == EntryState::Failed && e.role == Some(role);
+                    if vacated && i != usize::from(index.0) {
+                        e.role = None;
+                    }
+                }
+                let entry = config.entry_mut(index);
+                *entry = Entry {
+                    uuid,
+                    role: Some(role),
+                    state,
+                    ..*entry
+                };
+                (entry.left_epoch, entry.left_nonce) = (0, 0);
+            })
+            .await;
+        if done {
+            Ok(())
+        } else {
+            Err(format!("{path}: the array is suspended"))
+        }
+    }
+
+    /// Writes the zones that a member must have before it can take part: checkpoints and map.
+    async fn prepare(&self, index: Index) -> Result<(), IoError> {
+        let device = self.live_device(index).expect("it was just taken in");
+        for lane in &self.lanes {
+            let checkpoint = {
+                let journal = lane.journal.borrow();
+                Checkpoint {
+                    lane: lane.id as u16,
+                    member: index,
+                    number: journal.checkpoint_number,
+                    epoch: journal.epoch,
+                    tail: journal.tail,
+                    tail_pos: 0,
+                    witnessed_tail: journal.tail,
+                    config_nonce: self.config.borrow().nonce,
+                }
+            };
+            let copy = Checkpoint::copy(checkpoint.number);
+            let blocks = [
+                (copy, checkpoint.encode(self.key)),
+                (1 - copy, alloc::vec![0; BLOCK_BYTES]),
+            ];
+            for (copy, bytes) in blocks {
+                let offset = self.geometry.checkpoint_offset(lane.id, copy);
+                self.port
+                    .write(device, offset, alloc::vec![self.pool.copy(&bytes)])
+                    .done()
+                    .await?;
+            }
+            self.prepare_map(lane, device).await?;
+        }
+        self.port.flush(device).done().await
+    }
+
+    async fn prepare_map(&self, lane: &Lane, device: DeviceId) -> Result<(), IoError> {
+        for page in 0..self.geometry.map_pages() {
+            let offset = self.geometry.map_page_offset(lane.id, page, 0);
+            let there = self.pool.take(2 * BLOCK_BYTES);
+            let there = self.port.read(device, offset, there).filled().await?;
+            let blank = there.iter().all(|b| *b == 0);
+            let wanted = {
+                let map = lane.map.borrow();
+                let unused = map.page(page).iter().all(|e| *e == MapEntry::default());
+                let sequence = map.sequences[page as usize];
+                (!unused).then(|| {
+                    let lane = lane.id as u16;
+                    (
+                        sequence,
+                        encode_map_page(self.key, lane, page, sequence, map.page(page)),
+                    )
+                })
+            };
+            let mut both = alloc::vec![0; 2 * BLOCK_BYTES];
+            if let Some((sequence, bytes)) = &wanted {
+                let at = (*sequence % 2) as usize * BLOCK_BYTES;
+                both[at..at + BLOCK_BYTES].copy_from_slice(bytes);
+            } else if blank {
+                continue;
+            }
+            self.port
+                .write(device, offset, alloc::vec![self.pool.copy(&both)])
+                .done()
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Starts what the config in force calls for: rebuilds, and spares for vacant roles.
+    pub async fn maintain(&self) {
+        let idle = self.read_only || self.is_suspended() || self.stopping.get() || !self.open.get();
+        if idle || self.maintaining.replace(true) {
+            return;
+        }
+        self.start_rebuilds();
+        while let Some((role, spare)) = self.spare_for_vacancy() {
+            self.event(Event::Info(format!(
+                "{} takes over role {role}",
+                self.member_name(spare)
+            )));
+            if let Err(why) = self.promote(spare, role).await {
+                self.event(Event::Warning(why));
+                break;
+            }
+            self.start_rebuilds();
+        }
+        self.maintaining.set(false);
+        self.ex.fire(&self.changed);
+    }
+
+    async fn promote(&self, spare: Index, role: u16) -> Result<(), String> {
+        let device = self.members.borrow().get(&spare).map(|m| m.device.clone());
+        let device = device.ok_or("the spare is gone")?;
+        let uuid = self.config.borrow().entry(spare).uuid;
+        let state = EntryState::Rebuilding;
+        self.join(Joining {
+            index: spare,
+            uuid,
+            device,
+            role,
+            state,
+            since: 0,
+        })
+        .await
+    }
+
+    fn spare_for_vacancy(&self) -> Option<(u16, Index)> {
+        let roles = self.roles.borrow();
+        let vacant = roles
+            .iter()
+            .position(|r| r.holder.is_none() && r.filling.is_none())?;
+        let config = self.config.borrow();
+        let live = |i: Index| self.live_device(i).is_some();
+        let mut spares = config
+            .members()
+            .filter(|(_, e)| e.state == EntryState::Spare);
+        let (spare, _) = spares.find(|(i, _)| live(*i))?;
+        Some((vacant as u16, spare))
+    }
+}
