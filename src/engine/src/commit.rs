@@ -5,19 +5,15 @@
 use crate::api::RequestError;
 use crate::array::Array;
 use crate::executor::{Promise, join_all};
-use crate::lane::{Lane, Version};
+use crate::lane::Lane;
 use crate::sums::{DIRTY_PAGES_MAX, SlotSums};
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::future::Future;
-use core::pin::Pin;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
-use uraid_core::geometry::{Slot, Stripe};
+use uraid_core::geometry::Slot;
 use uraid_core::journal::{Entry, Header, HeaderKind};
-use uraid_core::pages::{MapEntry, Sum};
 use uraid_core::units::BLOCK;
 
 /// Batches of one lane being written at the same time.

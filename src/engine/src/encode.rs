@@ -25,7 +25,11 @@ type Old = Vec<Vec<Option<Buf>>>;
 
 impl Array {
     /// Pins the checksum pages of a slot on all members that will hold it.
-    async fn pin_sums(&self, slot: Slot, columns: impl Iterator<Item = usize>) -> Vec<SlotSums> {
+    pub async fn pin_sums(
+        &self,
+        slot: Slot,
+        columns: impl Iterator<Item = usize>,
+    ) -> Vec<SlotSums> {
         let rows = 0..self.geometry.shape.rows();
         let writers = columns
             .flat_map(|c| self.writers(slot, c))
@@ -39,7 +43,7 @@ impl Array {
     }
 
     /// Writes a whole stripe into a new slot.
-    async fn commit_stripe(
+    pub async fn commit_stripe(
         &self,
         stripe: Stripe,
         slot: Slot,
@@ -152,7 +156,7 @@ impl Array {
     }
 
     /// Journals the rows that change.
-    async fn commit_rows(
+    pub async fn commit_rows(
         &self,
         stripe: Stripe,
         place: Option<Slot>,
@@ -306,7 +310,7 @@ impl Array {
         }
     }
 
-    async fn unmap(&self, stripe: Stripe) -> Result<(), RequestError> {
+    pub async fn unmap(&self, stripe: Stripe) -> Result<(), RequestError> {
         let entry = Entry::Unmap {
             first: stripe,
             count: 1,

@@ -1,12 +1,10 @@
 //! Members leaving and joining: verdicts on failures, and the change of config that makes them
 //! true. A config is durable on all its members before anything is answered under it.
 
-use crate::api::{Device, Event, Nanos};
+use crate::api::{Event, Nanos};
 use crate::array::Array;
-use crate::commit::Ring;
-use crate::executor::{LockGuard, join_all};
-use crate::members::{Member, describe};
-use crate::rebuild::Progress;
+use crate::executor::join_all;
+use crate::members::describe;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -14,10 +12,9 @@ use alloc::vec::Vec;
 use uraid_core::codec::{Reader, Writer};
 use uraid_core::config::{Config, EntryState, Index};
 use uraid_core::geometry::Stripe;
-use uraid_core::journal::Checkpoint;
-use uraid_core::pages::{MapEntry, encode_map_page};
+use uraid_core::pages::MapEntry;
 use uraid_core::superblock::Superblock;
-use uraid_core::units::{BLOCK_BYTES, Uuid};
+use uraid_core::units::Uuid;
 
 /// How long a verdict waits for the peers' I/O: the same fault may be about to show on them.
 const SETTLE_MAX: Nanos = 2_000_000_000;

@@ -4,18 +4,14 @@
 
 use crate::api::RequestError;
 use crate::array::Array;
-use crate::commit::{Unit, UnitEntry};
 use crate::executor::{Promise, join_all};
-use crate::read::{Lost, runs};
-use crate::sums::SlotSums;
+use crate::read::Lost;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use uraid_buffer::{ALIGNMENT, Buf};
-use uraid_core::checksum;
 use uraid_core::geometry::{Slot, Stripe};
-use uraid_core::journal::Entry;
 use uraid_core::units::BLOCK_BYTES;
 use uraid_parity::ColumnSet;
 
@@ -305,7 +301,7 @@ impl Array {
 
     /// A free slot for a stripe; flushes once to free some. With `must` it waits for one: writes
     /// under way may hold all spare slots, and give up others when they are done.
-    async fn take_slot(&self, stripe: Stripe, must: bool) -> Option<Slot> {
+    pub async fn take_slot(&self, stripe: Stripe, must: bool) -> Option<Slot> {
         let lane = self.lane(stripe);
         let mut tries = 0;
         loop {
