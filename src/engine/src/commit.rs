@@ -265,7 +265,7 @@ impl Array {
             let entry_bytes = journal.entry_bytes_since_tail() + (draft.entry_bytes + bytes) as u64;
             let rows_in_all = journal.rows_since_tail() + draft.rows + rows;
             let too_much = rows_in_all > rows_max || entry_bytes > relog_entry_bytes_max;
-            let empty = journal.since_tail.is_empty();
+            let empty = journal.since_tail.is_empty() && draft.units.is_empty();
             if !fits || (too_much && !empty) || (full && !draft.units.is_empty()) {
                 break;
             }
