@@ -2,8 +2,10 @@
 
 mod common;
 
-use common::sandbox::{contents, raid5};
+use common::sandbox::{self, contents, raid5};
+use common::tools::is_root;
 use common::{DEGRADED, FAILED, REFUSED, Sandbox, USAGE};
+use std::path::Path;
 
 // ---- help and usage ----
 
@@ -130,6 +132,48 @@ fn control_socket_answers_http() {
         ],
     );
     assert_eq!(ran.succeeded().json()["state"], "optimal");
+}
+
+#[test]
+fn control_socket_is_for_the_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    need!("curl", "setpriv");
+    let (sandbox, members) = raid5();
+    let server = sandbox.serve(&members);
+    if !is_root() {
+        skip!("becoming somebody else takes root");
+    }
+    let open = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    // Even where the permissions of the file let anybody in.
+    open(sandbox.dir(), 0o755);
+    open(&server.control, 0o777);
+    let control = server.control.to_str().expect("UTF-8");
+    let curl = [
+        "curl",
+        "-sf",
+        "--unix-socket",
+        control,
+        "http://localhost/v1/status",
+    ];
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let ran = sandbox.run("setpriv", nobody.iter().chain(&curl));
+    assert!(
+        ran.code != 0 && ran.stdout.is_empty(),
+        "a stranger was answered: {ran}"
+    );
+    sandbox.run("curl", &curl[1..]).succeeded();
+}
+
+#[test]
+fn status_watch_shows_it_again_and_again() {
+    let (sandbox, members) = raid5();
+    let server = sandbox.serve(&members);
+    let control = server.control.to_str().expect("UTF-8");
+    let watch = [sandbox::URAID, "status", "--watch", "--control", control];
+    let ran = sandbox.run("timeout", ["--signal=INT", "3"].iter().chain(&watch));
+    assert!(ran.stdout.matches("optimal").count() >= 2, "{ran}");
 }
 
 #[test]

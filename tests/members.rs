@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::client::EIO;
 use common::pattern::blocks;
 use common::server::{count_in_state, member, slot_of};
 use common::{Array, MIB, REFUSED, Server, wait_for};
@@ -374,6 +375,47 @@ fn rotten_blocks_are_read_right_counted_and_healed() {
     assert_eq!(after, errors, "healed blocks are not met again");
     array.run("clear", &[]).succeeded();
     assert_eq!(member(&array.status(), 0)["checksum_errors"], 0);
+}
+
+#[test]
+fn blocks_lost_beyond_the_redundancy_are_errors_and_only_they() {
+    let mut array = Array::new("--level raid1", 2);
+    array.stop();
+    for member in &array.members {
+        let report = array.sandbox.examine(member);
+        let offset = report["data_offset_bytes"]
+            .as_u64()
+            .expect("data_offset_bytes");
+        let file = OpenOptions::new().write(true).open(member).expect("open");
+        file.write_all_at(&[0xee; 3 * 4096], offset + 10 * 4096)
+            .expect("write");
+    }
+    array.server = array.sandbox.serve(&array.members);
+    let mut client = array.server.connect();
+    let mut lost = Vec::new();
+    for (block, expected) in array.content.chunks(4096).enumerate() {
+        match client.read(block as u64 * 4096, 4096) {
+            Ok(found) => assert!(found == expected, "block {block} is wrong"),
+            Err(failure) => {
+                assert_eq!(failure.errno(), EIO);
+                lost.push(block as u64);
+            }
+        }
+    }
+    assert_eq!(
+        lost.len(),
+        3,
+        "exactly the damaged blocks are errors: {lost:?}"
+    );
+    for block in lost {
+        client
+            .write(
+                block * 4096,
+                &array.content[block as usize * 4096..][..4096],
+            )
+            .expect("write");
+    }
+    array.assert_intact(); // overwritten, they are whole again
 }
 
 fn truncate(path: &Path) {

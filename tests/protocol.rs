@@ -8,9 +8,10 @@ use common::client::{
     export_request,
 };
 use common::pattern::{Random, blocks};
-use common::{MIB, Sandbox, Server};
+use common::{MIB, Sandbox, Server, wait_for};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A served raid6 of six members, 128 MiB and named "tank".
@@ -217,6 +218,34 @@ fn trimmed_stripes_read_as_zero_and_their_neighbours_stay() {
             "block {at} is garbage"
         );
     }
+}
+
+#[test]
+fn trimmed_space_goes_back_to_the_file_system() {
+    use std::os::unix::fs::MetadataExt;
+    let (sandbox, server) = tank();
+    let used_mib = || {
+        let used = |m: &PathBuf| std::fs::metadata(m).expect("metadata").blocks() * 512;
+        sandbox.members(6).iter().map(used).sum::<u64>() / MIB
+    };
+    let mut client = server.connect();
+    let before = used_mib();
+    for part in 0..8 {
+        client
+            .write(part * 8 * MIB, &blocks(0, 8 * MIB / 4096, 1))
+            .expect("write");
+    }
+    client.flush().expect("flush");
+    let full = used_mib();
+    assert!(
+        full > before + 64,
+        "{before} MiB before, {full} MiB after writing 64 MiB"
+    );
+    client.trim(0, 64 * MIB).expect("trim");
+    client.flush().expect("flush");
+    wait_for("the trimmed space", || {
+        (used_mib() < before + (full - before) / 2).then_some(())
+    });
 }
 
 #[test]
