@@ -35,5 +35,9 @@ fn the_worked_examples_are_right() {
     let (begin, end) = ("<!-- zones:begin -->\n", "<!-- zones:end -->");
     let start = doc.find(begin).unwrap() + begin.len();
     let there = &doc[start..doc.find(end).unwrap()];
-    assert_eq!(there, examples(), "put this between the markers of docs/format.md");
+    assert_eq!(
+        there,
+        examples(),
+        "put this between the markers of docs/format.md"
+    );
 }

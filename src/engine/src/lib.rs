@@ -21,6 +21,7 @@ mod open;
 mod port;
 mod read;
 mod rebuild;
+mod reconstruct;
 mod recovery;
 mod report;
 mod slots;
