@@ -167,6 +167,9 @@ impl Config {
                 0
             };
         }
+        if entry.state == EntryState::Replacing {
+            entry.role = None; // it never had the role for itself
+        }
         entry.left_nonce = parent;
         entry.state = EntryState::Failed;
     }

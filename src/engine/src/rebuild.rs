@@ -326,8 +326,13 @@ impl Array {
             .change_config(|config| {
                 if let Some(old) = replaced {
                     config.mark_left(old);
-                    let entry = config.entry_mut(old);
-                    (entry.role, entry.left_epoch) = (None, 0);
+                    config.entry_mut(old).left_epoch = 0;
+                }
+                // Whoever had the role before comes back as a spare, not to this role.
+                for entry in &mut config.entries {
+                    if entry.state == EntryState::Failed && entry.role == Some(role) {
+                        entry.role = None;
+                    }
                 }
                 // Unless it was condemned meanwhile, in which case it has just been marked.
                 let entry = config.entry_mut(index);
