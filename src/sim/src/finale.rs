@@ -55,6 +55,12 @@ impl World {
         self.say(|| "--- the end begins ---".into());
         self.host.spare();
         self.scenario.faults.clear();
+        self.until("a stop under way is done", |w| {
+            w.phase != Phase::Stopping && (w.phase != Phase::Stopped || w.ordered.is_empty())
+        })?;
+        if self.phase == Phase::Stopped {
+            self.start(false);
+        }
         self.until("the array serves", |w| {
             w.phase == Phase::Serving && w.is_quiet()
         })?;
@@ -105,18 +111,8 @@ impl World {
                 ));
             }
             self.repair();
-            self.wait_a_little()?;
+            self.turn(false)?;
         }
-    }
-
-    /// Lets one step, or at least a second, pass.
-    fn wait_a_little(&mut self) -> Result<(), String> {
-        let next = self.now + 1_000_000_000;
-        self.turn(false)?;
-        if self.host.next_time(&self.disks).is_none() {
-            self.now = next;
-        }
-        Ok(())
     }
 
     /// The disk that holds each role in sync.

@@ -18,6 +18,8 @@ use uraid_engine::api::{
 
 /// Virtual time after which a request or command counts as stuck.
 const STUCK: Nanos = 300_000_000_000;
+/// Virtual time that passes when nothing else is to happen.
+const IDLE: Nanos = 1_000_000_000;
 /// Bytes of one read of a sweep.
 const SWEEP_READ_BYTES: u64 = 64 << 10;
 
@@ -167,11 +169,17 @@ impl World {
 
     /// One step of everything: what can happen now does, then time moves on.
     pub(crate) fn turn(&mut self, busy: bool) -> Result<(), String> {
+        if busy && self.phase == Phase::Stopped && self.ordered.is_empty() {
+            self.start(self.scenario.has(Fault::Absent));
+        }
         match self.host.pump(self.now, &mut self.disks, &mut self.trace)? {
             Some(told) => {
                 let idle = told.is_empty();
                 for one in told {
                     self.hear(one)?;
+                }
+                if busy && self.phase == Phase::Stopped && self.ordered.is_empty() {
+                    self.start(false); // a clean restart in the middle of things
                 }
                 let asked = busy && self.phase == Phase::Serving && self.ask();
                 if idle && !asked {
@@ -329,7 +337,7 @@ impl World {
         match next.into_iter().flatten().min() {
             // A draft that could not be asked is tried again a little later.
             Some(next) => self.now = next.max(self.now + u64::from(asks)),
-            None if self.phase == Phase::Stopped || self.is_quiet() => {}
+            None if self.phase == Phase::Stopped || self.is_quiet() => self.now += IDLE,
             None => return Err("stuck: nothing is in flight and no time is set".into()),
         }
         self.let_pass();
