@@ -61,7 +61,7 @@ impl Array {
 
     /// Notes that a stripe changed under the config in force. (Not the one the batch was formed
     /// under: a member that failed to take the batch has left with the newer one.)
-    fn touch(&self, lane: &Lane, stripe: Stripe, slot: Option<Slot>) {
+    pub fn touch(&self, lane: &Lane, stripe: Stripe, slot: Option<Slot>) {
         let mut map = lane.map.borrow_mut();
         let epoch = self.config.borrow().epoch;
         map.set(

@@ -142,6 +142,8 @@ impl Array {
         }
         let seq = decision.next_seq.saturating_sub(1);
         for row in &decision.rows {
+            // An absent member may lack any of this: it counts as changed now.
+            self.touch(lane, row.stripe, Some(row.slot));
             let mut overlay = lane.overlay.borrow_mut();
             for (column, data) in row.columns.iter().enumerate() {
                 let sum = Sum::new(row.checksums[column], seq);
