@@ -93,7 +93,10 @@ impl Array {
         let pages = self.take_dirty_pages(lane);
         {
             let mut map = lane.map.borrow_mut();
-            let touched = core::mem::take(&mut map.touched[0]);
+            // Rows that stay journalled are put in place by a later checkpoint: a member that
+            // leaves before that one is durable misses them.
+            let later = lane.overlay.borrow().stripes().collect();
+            let touched = core::mem::replace(&mut map.touched[0], later);
             map.touched[1].extend(touched);
         }
         self.flush_journals().await;
