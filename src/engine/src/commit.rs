@@ -41,6 +41,16 @@ pub struct Unit {
     pub pinned: Vec<SlotSums>,
 }
 
+impl Unit {
+    /// The slot that it gives to a stripe.
+    fn taken_slot(&self) -> Option<Slot> {
+        self.entries.iter().find_map(|e| match &e.entry {
+            Entry::Remap { slot, .. } | Entry::Alloc { slot, .. } => Some(*slot),
+            _ => None,
+        })
+    }
+}
+
 struct Queued {
     unit: Unit,
     done: Promise<Result<(), RequestError>>,
@@ -104,6 +114,22 @@ impl Journal {
         self.durable = next_seq;
         self.tail = next_seq;
         self.checkpoint_number = checkpoint_number;
+    }
+
+    /// A member left: what queued units pinned of it is no longer what its pages will be.
+    pub fn forget(&mut self, index: Index) {
+        self.rings.remove(&index);
+        for queued in &mut self.queued {
+            queued.unit.pinned.retain(|p| p.index() != index);
+        }
+    }
+
+    /// Pins checksum pages for the queued unit that takes `slot`.
+    fn pin(&mut self, slot: Slot, sums: SlotSums) {
+        let mut units = self.queued.iter_mut().map(|q| &mut q.unit);
+        if let Some(unit) = units.find(|u| u.taken_slot() == Some(slot)) {
+            unit.pinned.push(sums);
+        }
     }
 
     /// Whether every batch below `seq` is written.
@@ -206,6 +232,12 @@ impl Array {
                 self.fail_units(lane);
                 continue;
             }
+            if let Some((slot, index)) = self.unpinned(lane) {
+                // A member joined after the unit was made; the unit will write to it too.
+                let sums = self.sums(index, slot, 0..self.geometry.shape.rows()).await;
+                lane.journal.borrow_mut().pin(slot, sums);
+                continue;
+            }
             let Some(draft) = self.draft(lane) else {
                 // No room in the journal: a checkpoint makes some.
                 lane.journal.borrow_mut().starved = true;
@@ -216,6 +248,19 @@ impl Array {
             };
             self.write_draft(lane, draft);
         }
+    }
+
+    /// A slot that a queued unit takes on a member whose checksum pages the unit has not pinned.
+    fn unpinned(&self, lane: &Lane) -> Option<(Slot, Index)> {
+        let writers = self.all_writers();
+        let journal = lane.journal.borrow();
+        let units = journal.queued.iter().map(|q| &q.unit);
+        units
+            .flat_map(|u| u.taken_slot().map(|slot| (u, slot)))
+            .find_map(|(unit, slot)| {
+                let lacks = |i: &&Index| !unit.pinned.iter().any(|p| p.index() == **i);
+                writers.iter().find(lacks).map(|i| (slot, *i))
+            })
     }
 
     /// The members that must hold the record of a unit.

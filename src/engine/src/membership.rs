@@ -268,7 +268,7 @@ impl Array {
             self.rebuilds.borrow_mut().remove(index);
             for lane in &self.lanes {
                 lane.sums.forget(*index);
-                lane.journal.borrow_mut().rings.remove(index);
+                lane.journal.borrow_mut().forget(*index);
             }
             self.release(*index);
         }
