@@ -43,6 +43,11 @@ impl EntryState {
             .copied()
     }
 
+    /// Whether such a member takes writes but does not hold all of its role's data yet.
+    pub fn is_filling(self) -> bool {
+        matches!(self, EntryState::Rebuilding | EntryState::Replacing)
+    }
+
     /// Whether the array writes to such a member.
     pub fn takes_writes(self) -> bool {
         matches!(

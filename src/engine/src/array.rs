@@ -75,8 +75,8 @@ pub struct Array {
     pub stopping: Cell<bool>,
     /// Requests are served.
     pub open: Cell<bool>,
-    /// Whether vacancies are being filled.
-    pub maintaining: Cell<bool>,
+    /// Held while an operator or a spare changes who is a member.
+    pub membership_lock: Lock,
     /// Devices that were let go, by the place of the member they held.
     pub former: RefCell<BTreeMap<Index, Device>>,
     /// Fired when config, suspension, stopping or rebuild progress change.
@@ -134,7 +134,7 @@ impl Array {
             full: RefCell::default(),
             stopping: Cell::new(false),
             open: Cell::new(false),
-            maintaining: Cell::new(false),
+            membership_lock: Lock::default(),
             former: RefCell::default(),
             changed: Signal::default(),
             flushed: Signal::default(),
@@ -224,6 +224,18 @@ impl Array {
             .iter()
             .flat_map(|r| r.holder.into_iter().chain(r.filling))
             .collect()
+    }
+
+    /// Whether the in-sync members of `config` that can be reached hold all data.
+    pub fn config_decodes(&self, config: &Config) -> bool {
+        let holders = config
+            .members()
+            .filter(|(_, e)| e.state == EntryState::InSync);
+        let live = holders.filter(|(i, _)| self.live_device(*i).is_some());
+        let roles = live.filter_map(|(_, e)| e.role);
+        let shape = &self.geometry.shape;
+        let columns = roles.map(|role| shape.column_of(Slot(0), role.into()));
+        self.code.can_decode(columns.collect())
     }
 
     /// Columns of `slot` that can be read.

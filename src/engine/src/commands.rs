@@ -4,12 +4,22 @@ use crate::api::{Command, CommandError, Device, Event, MemberName};
 use crate::array::Array;
 use crate::join::Joining;
 use crate::members::Member;
+use crate::membership::Unchanged;
 use crate::open::inspect_device;
 use alloc::format;
 use alloc::string::String;
 use uraid_core::config::{Entry, EntryState, Index};
 use uraid_core::superblock::{Superblock, wipe_ranges};
 use uraid_core::units::{BLOCK_BYTES, Uuid};
+
+impl From<Unchanged> for CommandError {
+    fn from(unchanged: Unchanged) -> CommandError {
+        match unchanged {
+            Unchanged::Refused(why) => CommandError::Refused(why),
+            Unchanged::Suspended(why) => CommandError::Failed(why),
+        }
+    }
+}
 
 type Result<T> = core::result::Result<T, CommandError>;
 
@@ -23,12 +33,17 @@ impl Array {
         if self.read_only && !matches!(command, Command::Stop) {
             return refused("the array is read-only".into());
         }
+        if let Command::Clear { member } = command {
+            return self.clear(member).await;
+        }
+        // One at a time: each decides by what the one before has left.
+        let _held = self.membership_lock.lock(&self.ex).await;
         match command {
             Command::Fail { member, force } => self.fail(&member, force).await,
             Command::Remove { member, force } => self.remove(&member, force).await,
             Command::Add { device, force } => self.add(device, force).await,
             Command::Replace { old, new, force } => self.replace(&old, new, force).await,
-            Command::Clear { member } => self.clear(member).await,
+            Command::Clear { .. } => unreachable!("it needs no lock"),
             Command::Stop => self.stop().await,
         }
     }
@@ -63,42 +78,37 @@ impl Array {
     async fn fail(&self, name: &MemberName, force: bool) -> Result<String> {
         let index = self.find(name)?;
         let label = self.member_name(index);
-        if !self.config.borrow().entry(index).state.takes_writes() {
-            return refused(format!("{label} is not in service"));
-        }
-        self.check_spare_able(index, force, "fail")?;
-        self.take_out(index, false).await?;
+        self.take_out(index, force, false).await?;
         Ok(format!("{label} is out of service"))
-    }
-
-    /// Whether the array goes on without a member.
-    fn check_spare_able(&self, index: Index, force: bool, verb: &str) -> Result<()> {
-        let in_sync = self.config.borrow().is_in_sync(index);
-        let gone = |i: Index| i == index || self.live_device(i).is_none();
-        if in_sync && !force && !self.decodes_without(&gone) {
-            return refused(format!(
-                "{} holds data that no other member can replace now: {verb} it only with --force, \
-                 data becomes unavailable until it returns",
-                self.member_name(index)
-            ));
-        }
-        Ok(())
     }
 
     /// Takes a member out by config; I/O to it ends only once that is durable, so that no write
     /// is answered that it did not take before its leaving is known.
-    async fn take_out(&self, index: Index, forget: bool) -> Result<()> {
-        let done = self
-            .change_config(|config| {
-                config.mark_left(index);
-                if forget {
-                    *config.entry_mut(index) = Entry::EMPTY;
-                }
-            })
-            .await;
-        if !done {
-            return Err(CommandError::Failed("the array is suspended".into()));
-        }
+    async fn take_out(&self, index: Index, force: bool, forget: bool) -> Result<()> {
+        let label = self.member_name(index);
+        self.change_config(|config| {
+            let state = config.entry(index).state;
+            if !forget && !state.takes_writes() {
+                return Err(format!("{label} is not in service"));
+            }
+            if forget && state.takes_writes() && !force {
+                return Err(format!(
+                    "{label} is in service: fail it first, or use --force"
+                ));
+            }
+            config.mark_left(index);
+            if state == EntryState::InSync && !force && !self.config_decodes(config) {
+                return Err(format!(
+                    "{label} holds data that no other member can replace now: only with --force, \
+                     data becomes unavailable until it returns"
+                ));
+            }
+            if forget {
+                *config.entry_mut(index) = Entry::EMPTY;
+            }
+            Ok(())
+        })
+        .await?;
         if let Some(m) = self.members.borrow_mut().get_mut(&index) {
             m.alive = false;
         }
@@ -108,16 +118,7 @@ impl Array {
     async fn remove(&self, name: &MemberName, force: bool) -> Result<String> {
         let index = self.find(name)?;
         let label = self.member_name(index);
-        let state = self.config.borrow().entry(index).state;
-        if state.takes_writes() && !force {
-            return refused(format!(
-                "{label} is in service: fail it first, or use --force"
-            ));
-        }
-        if state.takes_writes() {
-            self.check_spare_able(index, force, "remove")?;
-        }
-        self.take_out(index, true).await?;
+        self.take_out(index, force, true).await?;
         self.release(index);
         Ok(format!("{label} is no longer a member"))
     }
@@ -175,40 +176,23 @@ impl Array {
         if let Some((index, role, since)) = found.as_ref().and_then(|s| self.former_role(s)) {
             let s = found.expect("it was just found");
             self.forget_device(index, s.write);
-            let state = EntryState::Rebuilding;
             let joining = Joining {
                 index,
                 uuid: s.member,
                 device,
                 role,
-                state,
                 since,
             };
             self.join(joining).await.map_err(CommandError::Failed)?;
-            self.maintain().await;
+            self.maintain_locked().await;
             return Ok(format!(
                 "{path} is back as member {role}: it catches up with what changed since it left"
             ));
         }
         self.blank(&device).await?;
         let (index, uuid) = self.new_member(device)?;
-        let done = self
-            .change_config(|config| {
-                while config.entries.len() <= usize::from(index.0) {
-                    config.entries.push(Entry::EMPTY);
-                }
-                let state = EntryState::Spare;
-                *config.entry_mut(index) = Entry {
-                    uuid,
-                    state,
-                    ..Entry::EMPTY
-                };
-            })
-            .await;
-        if !done {
-            return Err(CommandError::Failed("the array is suspended".into()));
-        }
-        self.maintain().await;
+        self.reserve(index, uuid).await?;
+        self.maintain_locked().await;
         let role = self.config.borrow().entry(index).role;
         Ok(match role {
             Some(role) => format!("{path} is being rebuilt as member {role}"),
@@ -287,32 +271,25 @@ impl Array {
         let served = holders
             .holder
             .is_some_and(|h| self.live_device(h).is_some());
-        let state = if served {
-            EntryState::Replacing
-        } else {
-            EntryState::Rebuilding
-        };
         self.reserve(index, uuid).await?;
         let joining = Joining {
             index,
             uuid,
             device: new,
             role,
-            state,
             since: 0,
         };
         self.join(joining).await.map_err(CommandError::Failed)?;
-        self.maintain().await;
+        self.maintain_locked().await;
         Ok(match served {
             true => format!("{path} is being filled to replace {label}, which serves meanwhile"),
             false => format!("{path} is being rebuilt in place of {label}"),
         })
     }
 
-    /// Gives a new member its place in the table, so that nobody else takes it.
+    /// Gives a new member its place in the table: a spare, for now.
     async fn reserve(&self, index: Index, uuid: Uuid) -> Result<()> {
-        let claimed = self.maintaining.replace(true); // not to be taken for a free spare
-        let done = self
+        let reserved = self
             .change_config(|config| {
                 while config.entries.len() <= usize::from(index.0) {
                     config.entries.push(Entry::EMPTY);
@@ -323,14 +300,13 @@ impl Array {
                     state,
                     ..Entry::EMPTY
                 };
+                Ok(())
             })
             .await;
-        self.maintaining.set(claimed);
-        if done {
-            Ok(())
-        } else {
-            Err(CommandError::Failed("the array is suspended".into()))
+        if reserved.is_err() {
+            self.members.borrow_mut().remove(&index); // the host closes the device
         }
+        Ok(reserved?)
     }
 
     async fn clear(&self, member: Option<MemberName>) -> Result<String> {

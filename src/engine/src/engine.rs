@@ -232,7 +232,7 @@ impl Engine {
             if matches!(command, Command::Stop) {
                 array.stopping.set(true);
                 array.give_up_on_space();
-                let idle = || shared.in_flight.get() == 0 && !array.maintaining.get();
+                let idle = || shared.in_flight.get() == 0;
                 array.ex.until(&array.changed, idle).await;
             }
             let result = array.command(command).await;

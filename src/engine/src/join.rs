@@ -26,8 +26,6 @@ pub struct Joining {
     pub device: Device,
     /// The role it will fill.
     pub role: u16,
-    /// Whether the role is still served by another member.
-    pub state: EntryState,
     /// Only stripes changed since this config need filling; 0: all.
     pub since: u64,
 }
@@ -46,16 +44,29 @@ impl Array {
 
     /// Prepares a device and takes it into the config as being filled.
     pub async fn join(&self, joining: Joining) -> Result<(), String> {
+        let index = joining.index;
+        let _locks = self.quiesce_checkpoints().await;
+        let joined = self.join_quiesced(joining).await;
+        if joined.is_err() {
+            // The host closes the device.
+            self.members.borrow_mut().remove(&index);
+            self.rebuilds.borrow_mut().remove(&index);
+            for lane in &self.lanes {
+                lane.journal.borrow_mut().rings.remove(&index);
+            }
+        }
+        joined
+    }
+
+    async fn join_quiesced(&self, joining: Joining) -> Result<(), String> {
         let Joining {
             index,
             uuid,
             device,
             role,
-            state,
             since,
         } = joining;
         let path = device.path.clone();
-        let _locks = self.quiesce_checkpoints().await;
         if self.is_suspended() {
             return Err("the array is suspended".to_string());
         }
@@ -68,9 +79,6 @@ impl Array {
         member.superblock_write = write;
         self.members.borrow_mut().insert(index, member);
         if self.prepare(index).await.is_err() {
-            if let Some(m) = self.members.borrow_mut().get_mut(&index) {
-                m.alive = false;
-            }
             return Err(format!("{path}: cannot be written"));
         }
         {
@@ -85,29 +93,38 @@ impl Array {
         for lane in &self.lanes {
             lane.journal.borrow_mut().rings.insert(index, Ring::at(0));
         }
-        let done = self
-            .change_config(|config| {
-                for (i, e) in config.entries.iter_mut().enumerate() {
-                    let vacated = e.state == EntryState::Failed && e.role == Some(role);
-                    if vacated && i != usize::from(index.0) {
-                        e.role = None;
-                    }
+        self.change_config(|config| {
+            if self.live_device(index).is_none() {
+                return Err(format!("{path}: failed before it was a member"));
+            }
+            let with_role = |e: &&Entry| e.role == Some(role) && e.uuid != uuid;
+            let states = config.entries.iter().filter(with_role).map(|e| e.state);
+            let states: Vec<EntryState> = states.collect();
+            if states.iter().any(|s| s.is_filling()) {
+                return Err(format!("{path}: role {role} is being filled already"));
+            }
+            let state = match states.contains(&EntryState::InSync) {
+                true => EntryState::Replacing,
+                false => EntryState::Rebuilding,
+            };
+            for (i, e) in config.entries.iter_mut().enumerate() {
+                let vacated = e.state == EntryState::Failed && e.role == Some(role);
+                if vacated && i != usize::from(index.0) {
+                    e.role = None;
                 }
-                let entry = config.entry_mut(index);
-                *entry = Entry {
-                    uuid,
-                    role: Some(role),
-                    state,
-                    ..*entry
-                };
-                (entry.left_epoch, entry.left_nonce) = (0, 0);
-            })
-            .await;
-        if done {
+            }
+            let entry = config.entry_mut(index);
+            *entry = Entry {
+                uuid,
+                role: Some(role),
+                state,
+                ..*entry
+            };
+            (entry.left_epoch, entry.left_nonce) = (0, 0);
             Ok(())
-        } else {
-            Err(format!("{path}: the array is suspended"))
-        }
+        })
+        .await
+        .map_err(String::from)
     }
 
     /// Writes the zones that a member must have before it can take part: checkpoints and map.
@@ -179,8 +196,13 @@ impl Array {
 
     /// Starts what the config in force calls for: rebuilds, and spares for vacant roles.
     pub async fn maintain(&self) {
-        let idle = self.read_only || self.is_suspended() || self.stopping.get() || !self.open.get();
-        if idle || self.maintaining.replace(true) {
+        let _held = self.membership_lock.lock(&self.ex).await;
+        self.maintain_locked().await;
+    }
+
+    /// As [`Array::maintain`]; the caller holds the membership lock.
+    pub async fn maintain_locked(&self) {
+        if self.read_only || self.is_suspended() || self.stopping.get() || !self.open.get() {
             return;
         }
         self.start_rebuilds();
@@ -195,21 +217,17 @@ impl Array {
             }
             self.start_rebuilds();
         }
-        self.maintaining.set(false);
-        self.ex.fire(&self.changed);
     }
 
     async fn promote(&self, spare: Index, role: u16) -> Result<(), String> {
         let device = self.members.borrow().get(&spare).map(|m| m.device.clone());
         let device = device.ok_or("the spare is gone")?;
         let uuid = self.config.borrow().entry(spare).uuid;
-        let state = EntryState::Rebuilding;
         self.join(Joining {
             index: spare,
             uuid,
             device,
             role,
-            state,
             since: 0,
         })
         .await

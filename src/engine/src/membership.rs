@@ -19,6 +19,22 @@ use uraid_core::units::Uuid;
 /// How long a verdict waits for the peers' I/O: the same fault may be about to show on them.
 const SETTLE_MAX: Nanos = 2_000_000_000;
 
+/// Why a config was not changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unchanged {
+    /// The change makes no sense; the text says why.
+    Refused(String),
+    /// Too few members are left; the text says which.
+    Suspended(String),
+}
+
+impl From<Unchanged> for String {
+    fn from(unchanged: Unchanged) -> String {
+        let (Unchanged::Refused(why) | Unchanged::Suspended(why)) = unchanged;
+        why
+    }
+}
+
 impl Array {
     /// A member has failed: no more I/O goes to it, and a verdict follows.
     pub fn condemn(&self, index: Index, why: &str) {
@@ -82,7 +98,8 @@ impl Array {
     async fn judge(&self) {
         self.settle_io().await;
         if !self.condemned.borrow().is_empty() {
-            self.change_config(|_| ()).await;
+            // Too few left: that is what suspending is for.
+            let _ = self.change_config(|_| Ok(())).await;
         }
         self.judging.set(false);
         if !self.condemned.borrow().is_empty() && !self.is_suspended() {
@@ -157,8 +174,12 @@ impl Array {
     }
 
     /// Makes a new config, durable on all its members, and puts it in force. Members condemned
-    /// meanwhile leave with it. `false` when too few would be left; the array is then suspended.
-    pub async fn change_config(&self, mutate: impl Fn(&mut Config)) -> bool {
+    /// meanwhile leave with it. `change` sees them gone, and may find that what was wanted makes
+    /// no sense any more. When too few would be left the array is suspended.
+    pub async fn change_config(
+        &self,
+        change: impl Fn(&mut Config) -> Result<(), String>,
+    ) -> Result<(), Unchanged> {
         let _held = self.config_lock.lock(&self.ex).await;
         let old = self.config.borrow().clone();
         let mut floor = 0;
@@ -166,15 +187,16 @@ impl Array {
             let condemned: BTreeSet<Index> = self.condemned.borrow().keys().copied().collect();
             if !condemned.is_empty() && !self.decodes_without(&|i| condemned.contains(&i)) {
                 self.suspend();
-                return false;
+                let why = self.suspended.borrow().clone().unwrap_or_default();
+                return Err(Unchanged::Suspended(why));
             }
             let mut new = old.successor(floor, self.nonce());
             condemned.iter().for_each(|i| new.mark_left(*i));
-            mutate(&mut new);
+            change(&mut new).map_err(Unchanged::Refused)?;
             floor = new.epoch;
             if self.write_config(&new, &old).await {
                 self.enforce(new, old, &condemned);
-                return true;
+                return Ok(());
             }
         }
     }

@@ -263,8 +263,10 @@ impl Opening {
                     config.mark_left(index);
                     // A filling member whose holder is gone is all there is of the role.
                 }
+                Ok(())
             })
             .await
+            .is_ok()
     }
 
     /// Loads map and journal of each lane.

@@ -13,7 +13,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use uraid_buffer::Buf;
-use uraid_core::config::{EntryState, Index};
+use uraid_core::config::{Entry, EntryState, Index};
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::Sum;
 use uraid_parity::ColumnSet;
@@ -92,8 +92,7 @@ impl Array {
         for (index, progress) in self.rebuilds.borrow_mut().iter_mut() {
             let config = self.config.borrow();
             let state = config.entry(*index).state;
-            let filling = matches!(state, EntryState::Rebuilding | EntryState::Replacing);
-            if filling && !progress.running && self.live_device(*index).is_some() {
+            if state.is_filling() && !progress.running && self.live_device(*index).is_some() {
                 progress.running = true;
                 let (array, index) = (self.me(), *index);
                 self.ex.spawn(async move { array.rebuild(index).await });
@@ -315,15 +314,15 @@ impl Array {
         if !self.is_filling(index) {
             return false;
         }
-        let role = self
-            .config
-            .borrow()
-            .entry(index)
-            .role
-            .expect("it fills a role");
-        let replaced = self.roles.borrow()[usize::from(role)].holder;
         let done = self
             .change_config(|config| {
+                let entry = *config.entry(index);
+                if !entry.state.is_filling() {
+                    return Err("it failed or was removed meanwhile".into());
+                }
+                let role = entry.role.expect("a member being filled has a role");
+                let holds = |e: &Entry| e.role == Some(role) && e.state == EntryState::InSync;
+                let replaced = config.members().find(|(_, e)| holds(e)).map(|(i, _)| i);
                 if let Some(old) = replaced {
                     config.mark_left(old);
                     config.entry_mut(old).left_epoch = 0;
@@ -334,13 +333,11 @@ impl Array {
                         entry.role = None;
                     }
                 }
-                // Unless it was condemned meanwhile, in which case it has just been marked.
-                let entry = config.entry_mut(index);
-                if entry.state.takes_writes() {
-                    entry.state = EntryState::InSync;
-                }
+                config.entry_mut(index).state = EntryState::InSync;
+                Ok(())
             })
-            .await;
+            .await
+            .is_ok();
         let whole = done && self.config.borrow().is_in_sync(index);
         if whole {
             self.rebuilds.borrow_mut().remove(&index);
