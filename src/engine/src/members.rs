@@ -24,7 +24,7 @@ mod errno {
 /// A member that failed this many reads since it was opened is taken out of service.
 pub const READ_ERRORS_MAX: u64 = 64;
 /// How often a write that found no space is tried again.
-const NO_SPACE_RETRY: Nanos = 1_000_000_000;
+pub const NO_SPACE_RETRY: Nanos = 1_000_000_000;
 
 /// One device in use.
 #[derive(Debug)]
@@ -220,6 +220,11 @@ impl Array {
             }
         }
     }
+}
+
+/// Whether an I/O failed for want of space.
+pub fn is_no_space(result: Result<(), IoError>) -> bool {
+    matches!(result, Err(IoError::Errno(errno::ENOSPC | errno::EDQUOT)))
 }
 
 /// An I/O error in words.

@@ -4,7 +4,7 @@
 use crate::api::{Event, Nanos};
 use crate::array::Array;
 use crate::executor::join_all;
-use crate::members::describe;
+use crate::members::{NO_SPACE_RETRY, describe, is_no_space};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -259,10 +259,19 @@ impl Array {
             counters: self.counters.borrow().clone(),
         };
         let bytes = self.pool.copy(&superblock.encode());
-        let writes = Superblock::offsets(write, size)
-            .map(|offset| self.port.write(device, offset, alloc::vec![bytes.clone()]));
-        for write in writes {
-            write.done().await?;
+        let offsets = Superblock::offsets(write, size);
+        let writes =
+            offsets.map(|offset| self.port.write(device, offset, alloc::vec![bytes.clone()]));
+        for (write, offset) in writes.into_iter().zip(offsets) {
+            let mut result = write.done().await;
+            while is_no_space(result) && !self.is_suspended() {
+                // As for any write: a full device is not a failed one.
+                self.no_space(index, true);
+                self.ex.sleep_until(self.after(NO_SPACE_RETRY)).await;
+                let again = alloc::vec![bytes.clone()];
+                result = self.port.write(device, offset, again).done().await;
+            }
+            result?;
         }
         self.port.flush(device).done().await
     }

@@ -30,6 +30,15 @@ const MAP_PAGES_PER_READ: u64 = 128;
 /// Newest checkpoint of each lane, by device.
 type Checkpoints = Vec<BTreeMap<usize, Checkpoint>>;
 
+/// What the devices turned out to be.
+struct Assembly {
+    candidates: Vec<Candidate>,
+    checkpoints: Checkpoints,
+    assembled: Assembled,
+    /// Members left out because they lack what their peers witnessed.
+    rolled_back: Vec<Index>,
+}
+
 /// What opening needs.
 pub struct Opening {
     /// The devices.
@@ -51,7 +60,7 @@ impl Opening {
     }
 
     /// Decides which devices make the array.
-    async fn assemble(&self) -> Result<(Vec<Candidate>, Checkpoints, Assembled), Refusal> {
+    async fn assemble(&self) -> Result<Assembly, Refusal> {
         let mut candidates = Vec::new();
         let mut findings = String::new();
         let inspections = join_all(self.devices.iter().map(|d| self.inspect(d))).await;
@@ -97,6 +106,7 @@ impl Opening {
             .into_iter()
             .partition(|c| stale.contains(&c.device));
         let mut assembled = assemble(&current, &completed, strictness).map_err(refused)?;
+        let rolled_back = behind.iter().map(|c| c.superblock.index).collect();
         for c in behind {
             let entry = assembled.reference.find(c.superblock.member);
             let entry = entry.map(|i| *assembled.reference.entry(i));
@@ -109,7 +119,12 @@ impl Opening {
         }
         let lines = findings.lines().filter(|l| !l.is_empty());
         assembled.warnings.extend(lines.map(String::from));
-        Ok((current, checkpoints, assembled))
+        Ok(Assembly {
+            candidates: current,
+            checkpoints,
+            assembled,
+            rolled_back,
+        })
     }
 
     fn strictness(&self, candidates: &[Candidate]) -> Strictness {
@@ -162,7 +177,13 @@ impl Opening {
 
     /// Opens the array.
     pub async fn run(&self) -> Result<Rc<Array>, Refusal> {
-        let (candidates, checkpoints, assembled) = self.assemble().await?;
+        let assembly = self.assemble().await?;
+        let Assembly {
+            candidates,
+            checkpoints,
+            assembled,
+            ..
+        } = &assembly;
         let by_index: BTreeMap<Index, &Candidate> = assembled
             .present
             .iter()
@@ -207,14 +228,14 @@ impl Opening {
             array.event(Event::Released(self.devices[*device].id));
         }
         self.begin_rebuilds(&array);
-        if !read_only && !self.enter_config(&array, &assembled).await {
+        if !read_only && !self.enter_config(&array, &assembly).await {
             let text = array.suspended.borrow().clone().unwrap_or_default();
             return Err(Refusal {
                 for_safety: false,
                 text,
             });
         }
-        let summary = self.load(&array, &by_index, &checkpoints).await;
+        let summary = self.load(&array, &by_index, checkpoints).await;
         if array.is_suspended() {
             let text = array.suspended.borrow().clone().unwrap_or_default();
             return Err(Refusal {
@@ -242,7 +263,8 @@ impl Opening {
     }
 
     /// Makes a new config when members are absent; it is durable before anything else happens.
-    async fn enter_config(&self, array: &Array, assembled: &Assembled) -> bool {
+    async fn enter_config(&self, array: &Array, assembly: &Assembly) -> bool {
+        let assembled = &assembly.assembled;
         let gone = |config: &Config| -> Vec<Index> {
             let members = array.members.borrow();
             let absent = |(i, e): &(Index, &uraid_core::config::Entry)| {
@@ -261,7 +283,10 @@ impl Opening {
                 config.epoch = config.epoch.max(floor + 1);
                 for index in gone(config) {
                     config.mark_left(index);
-                    // A filling member whose holder is gone is all there is of the role.
+                    if assembly.rolled_back.contains(&index) {
+                        // What it lacks is older than its leaving: it must be filled anew.
+                        config.entry_mut(index).left_epoch = 0;
+                    }
                 }
                 Ok(())
             })
