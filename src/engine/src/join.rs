@@ -130,6 +130,10 @@ impl Array {
     /// Writes the zones that a member must have before it can take part: checkpoints and map.
     async fn prepare(&self, index: Index) -> Result<(), IoError> {
         let device = self.live_device(index).expect("it was just taken in");
+        // A member that returns gives up its claim from the config it left, in which it was in
+        // sync. Should it never learn that it was taken back, it would look like another side.
+        let (config, previous) = (self.config.borrow().clone(), self.previous.borrow().clone());
+        self.write_superblock(index, &config, &previous).await?;
         for lane in &self.lanes {
             let checkpoint = {
                 let journal = lane.journal.borrow();

@@ -232,7 +232,8 @@ impl Array {
             .all(|ok| ok)
     }
 
-    async fn write_superblock(
+    /// Writes one member's superblock, durably.
+    pub async fn write_superblock(
         &self,
         index: Index,
         config: &Config,

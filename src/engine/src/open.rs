@@ -14,7 +14,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use uraid_buffer::{Buf, Pool};
+use uraid_buffer::Pool;
 use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble};
 use uraid_core::config::{Config, EntryState, Index};
 use uraid_core::journal::Checkpoint;
@@ -26,6 +26,9 @@ use uraid_core::units::{BLOCK, BLOCK_BYTES};
 
 /// Map pages read at once.
 const MAP_PAGES_PER_READ: u64 = 128;
+
+/// Sequence number and entries of a map page.
+type MapPage = (u64, Vec<MapEntry>);
 
 /// Newest checkpoint of each lane, by device.
 type Checkpoints = Vec<BTreeMap<usize, Checkpoint>>;
@@ -155,10 +158,14 @@ impl Opening {
                 let offset = c.superblock.geometry.checkpoint_offset(lane, 0);
                 let (device, superblock) = (c.device, c.superblock.clone());
                 async move {
-                    let buffer = self.pool.take(2 * BLOCK_BYTES);
                     let id = self.devices[device].id;
-                    let bytes = self.port.read(id, offset, buffer).filled().await.ok()?;
-                    let copies = bytes.chunks(BLOCK_BYTES).filter_map(|b| {
+                    // One by one: an unreadable copy must not hide the other.
+                    let read = |copy: u64| {
+                        let buffer = self.pool.take(BLOCK_BYTES);
+                        self.port.read(id, offset + copy * BLOCK, buffer).filled()
+                    };
+                    let blocks = join_all([0, 1].map(read)).await;
+                    let copies = blocks.iter().flatten().filter_map(|b| {
                         Checkpoint::decode(b, superblock.key, lane as u16, superblock.index)
                     });
                     Some((device, copies.max_by_key(|c| c.number)?))
@@ -381,25 +388,20 @@ impl Array {
     /// Loads the map of a lane: of each page the newest valid copy on any member.
     async fn load_map(&self, lane: &Lane) {
         let pages = self.geometry.map_pages();
-        let readers = self.map_readers();
+        let writers = self.all_writers();
         for first in (0..pages).step_by(MAP_PAGES_PER_READ as usize) {
             let count = MAP_PAGES_PER_READ.min(pages - first);
             let offset = self.geometry.map_page_offset(lane.id, first, 0);
             let len = (count as usize) * 2 * BLOCK_BYTES;
-            let reads = readers.iter().map(|i| self.read_member(*i, offset, len));
-            let found: Vec<Buf> = join_all(reads)
-                .await
-                .into_iter()
-                .flatten()
-                .map(|b| b.freeze())
-                .collect();
+            let reads = writers.iter().map(|i| self.read_member(*i, offset, len));
+            let found = join_all(reads).await;
             for page in first..first + count {
                 let at = (page - first) as usize * 2 * BLOCK_BYTES;
-                self.load_map_page(
-                    lane,
-                    page,
-                    found.iter().map(|b| &b[at..at + 2 * BLOCK_BYTES]),
-                );
+                let copies = found.iter().map(|bytes| {
+                    let both = &bytes.as_ref().ok()?[at..at + 2 * BLOCK_BYTES];
+                    self.newest_map_page(lane, page, both)
+                });
+                self.load_map_page(lane, page, &writers, copies.collect());
             }
         }
         let mut slots = lane.slots.borrow_mut();
@@ -418,34 +420,46 @@ impl Array {
         }
     }
 
-    /// Members whose map can be believed.
-    fn map_readers(&self) -> Vec<Index> {
-        let config = self.config.borrow();
-        self.all_writers()
-            .into_iter()
-            .filter(|i| config.is_in_sync(*i))
-            .collect()
+    fn newest_map_page(&self, lane: &Lane, page: u64, copies: &[u8]) -> Option<MapPage> {
+        let id = lane.id as u16;
+        let decode = |bytes| match decode_map_page(bytes, self.key, &self.geometry, id, page) {
+            Found::Valid(sequence, map) => Some((sequence, map)),
+            Found::Blank | Found::Damaged => None,
+        };
+        let valid = copies.chunks(BLOCK_BYTES).filter_map(decode);
+        valid.max_by_key(|(sequence, _)| *sequence)
     }
 
-    fn load_map_page<'a>(&self, lane: &Lane, page: u64, copies: impl Iterator<Item = &'a [u8]>) {
-        let mut newest: Option<(u64, Vec<MapEntry>)> = None;
-        for bytes in copies.flat_map(|both| both.chunks(BLOCK_BYTES)) {
-            let id = lane.id as u16;
-            if let Found::Valid(sequence, map) =
-                decode_map_page(bytes, self.key, &self.geometry, id, page)
-                && newest.as_ref().is_none_or(|(s, _)| sequence > *s)
-            {
-                newest = Some((sequence, map));
-            }
-        }
-        if let Some((sequence, map)) = newest {
-            lane.map.borrow_mut().load_page(page, sequence, &map);
+    /// Takes the newest page of the members in sync. Whoever holds another, because a crash came
+    /// between the writes, gets this one with the next checkpoint: journal records that would
+    /// tell the difference are dropped then.
+    fn load_map_page(
+        &self,
+        lane: &Lane,
+        page: u64,
+        members: &[Index],
+        copies: Vec<Option<MapPage>>,
+    ) {
+        let config = self.config.borrow();
+        let of_in_sync = members
+            .iter()
+            .zip(&copies)
+            .filter(|(i, _)| config.is_in_sync(**i));
+        let newest = of_in_sync
+            .filter_map(|(_, copy)| copy.as_ref())
+            .max_by_key(|c| c.0);
+        let Some(newest) = newest else { return };
+        let mut map = lane.map.borrow_mut();
+        map.load_page(page, newest.0, &newest.1);
+        if copies.iter().any(|copy| copy.as_ref() != Some(newest)) {
+            map.dirty.insert(page);
         }
     }
 
     /// Starts the tasks that serve.
     fn start_service(&self) {
         self.open.set(true);
+        self.ex.fire(&self.changed);
         for lane in 0..self.lanes.len() {
             let (commit, checkpoint) = (self.me(), self.me());
             self.ex.spawn(async move { commit.commit_task(lane).await });

@@ -4,6 +4,7 @@
 use crate::api::Event;
 use crate::array::Array;
 use crate::executor::{Signal, join_all};
+use crate::read::{Repair, split_blocks};
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::rc::Rc;
@@ -12,10 +13,11 @@ use core::cell::{Cell, RefCell};
 use core::ops::Range;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
+use uraid_buffer::Buf;
 use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{ChecksumPage, Found, Sum};
-use uraid_core::units::BLOCK_BYTES;
+use uraid_core::units::{BLOCK, BLOCK_BYTES};
 
 /// Most clean pages kept in memory per lane: 64 MiB.
 pub const CACHED_PAGES_MAX: usize = 16384;
@@ -180,9 +182,8 @@ impl Array {
     }
 
     async fn load_sum_page(&self, lane: usize, index: Index, page: u64) -> SumPage {
-        let offset = self.geometry.checksum_page_offset(lane, page, 0);
-        let read = self.read_member(index, offset, 2 * BLOCK_BYTES).await.ok();
-        let found = read.and_then(|bytes| self.newest_sum_page(&bytes, lane, index, page));
+        let copies = self.read_sum_copies(lane, index, page).await;
+        let found = self.newest_sum_page(&copies, lane, index, page);
         let (content, sequence) = found.unwrap_or_else(|| {
             // Never written, left over from another array, damaged or unreadable: right for slots
             // that are not in use; for the others every block is wrong until it is repaired.
@@ -196,15 +197,26 @@ impl Array {
         }
     }
 
+    /// What can be read of the two copies of a page: an unreadable one does not hide the other.
+    async fn read_sum_copies(&self, lane: usize, index: Index, page: u64) -> Vec<Buf> {
+        let first = self.geometry.checksum_page_offset(lane, page, 0);
+        if let Ok(both) = self.read_member(index, first, 2 * BLOCK_BYTES).await {
+            return split_blocks(&both.freeze()).collect();
+        }
+        let one = |copy: u64| self.read_member(index, first + copy * BLOCK, BLOCK_BYTES);
+        let copies = join_all([0, 1].map(one)).await;
+        copies.into_iter().flatten().map(|b| b.freeze()).collect()
+    }
+
     /// The newest valid copy of a page.
     fn newest_sum_page(
         &self,
-        bytes: &[u8],
+        copies: &[Buf],
         lane: usize,
         index: Index,
         page: u64,
     ) -> Option<(ChecksumPage, u64)> {
-        let copies = bytes.chunks(BLOCK_BYTES).filter_map(|bytes| {
+        let copies = copies.iter().filter_map(|bytes| {
             match ChecksumPage::decode(bytes, self.key, index, lane as u16, page) {
                 Found::Valid(sequence, content) => Some((content, sequence)),
                 Found::Blank | Found::Damaged => None,
@@ -236,11 +248,43 @@ impl Array {
         if unknown > 0 && self.config.borrow().is_in_sync(index) {
             self.event(Event::Warning(format!(
                 "{}: checksum page {page} of lane {lane} is damaged: its {unknown} blocks are \
-                 reconstructed from the other members as they are read",
+                 verified against the other members",
                 self.member_name(index)
             )));
+            let array = self.me();
+            self.ex
+                .spawn(async move { array.relearn_sums(lane, index, page).await });
         }
         content
+    }
+
+    /// Gives the blocks of a damaged page their checksums back, by reconstruction.
+    async fn relearn_sums(&self, lane: usize, index: Index, page: u64) {
+        self.ex.until(&self.changed, || self.open.get()).await;
+        let g = &self.geometry;
+        for local in g.slots_of_page(page) {
+            let in_sync =
+                self.live_device(index).is_some() && self.config.borrow().is_in_sync(index);
+            if self.read_only || !in_sync || self.stopping.get() {
+                return;
+            }
+            let Some(owner) = self.lanes[lane].slots.borrow().owner(local) else {
+                continue;
+            };
+            let stripe = g.stripe_in_lane(lane, owner);
+            let _alone = self.lock_place(stripe).await;
+            let slot = self.lanes[lane].map.borrow().get(stripe).slot();
+            let role = self.config.borrow().entry(index).role;
+            let Some((slot, role)) = slot.zip(role) else {
+                continue;
+            };
+            let column = g.shape.column_of(slot, usize::from(role));
+            // What is lost beyond redundancy stays marked and is reported to whoever reads it.
+            let rows = 0..g.shape.rows();
+            let _ = self
+                .read_settled(stripe, column, rows, Repair::Quietly)
+                .await;
+        }
     }
 
     /// The sum of a block.

@@ -110,19 +110,22 @@ impl Inspection<'_> {
     fn map(&self, lane: usize) -> Result<Vec<MapEntry>, String> {
         let mut map = Vec::new();
         for page in 0..self.g.map_pages() {
-            let mut first: Option<Vec<MapEntry>> = None;
+            let mut first: Option<(usize, Vec<MapEntry>)> = None;
             for member in self.trusted() {
                 let entries = self.map_page(member, lane, page);
-                match &first {
-                    None => first = Some(entries),
-                    Some(other) if *other == entries => {}
-                    Some(_) => {
-                        let role = member.role;
-                        return Err(format!("lane {lane} map page {page}: role {role} differs"));
-                    }
+                let Some((role, other)) = &first else {
+                    first = Some((member.role, entries));
+                    continue;
+                };
+                if let Some(at) = (0..entries.len()).find(|i| entries[*i] != other[*i]) {
+                    return Err(format!(
+                        "lane {lane} map page {page}: entry {at} is {:?} on role {}, {:?} on role \
+                         {role}",
+                        entries[at], member.role, other[at]
+                    ));
                 }
             }
-            map.extend(first.unwrap_or_default());
+            map.extend(first.map(|(_, entries)| entries).unwrap_or_default());
         }
         map.truncate((self.g.stripes / u64::from(self.g.lanes)) as usize);
         Ok(map)
