@@ -206,6 +206,26 @@ fn fio_verifies_on_four_connections() {
 }
 
 #[test]
+fn fio_would_notice_a_wrong_byte() {
+    need!("fio");
+    let (sandbox, server) = tank();
+    let uri = server.uri();
+    let mut fio = Fio {
+        uri: &uri,
+        pattern: "write",
+        block_sizes: "4k-4k",
+        bytes_per_connection: MIB,
+        connections: 1,
+    };
+    fio.run(&sandbox, 5).succeeded();
+    fio.pattern = "read";
+    fio.run(&sandbox, 5).succeeded();
+    server.connect().write(123_456, b"?").expect("write");
+    let ran = fio.run(&sandbox, 5);
+    assert!(ran.code != 0 && ran.stderr.contains("verify"), "{ran}");
+}
+
+#[test]
 fn memory_is_bounded_under_deep_queues_of_large_requests() {
     need!("fio");
     let (sandbox, server) = tank();

@@ -4,6 +4,7 @@ mod common;
 
 use common::client::{Client, Failure};
 use common::pattern::{BLOCK, Random, blocks, version_of};
+use common::server::member;
 use common::tools::is_root;
 use common::{MIB, Sandbox, Server, wait_for};
 use std::collections::HashMap;
@@ -246,6 +247,47 @@ fn kill9_while_a_member_is_rebuilt_loses_no_answered_write() {
     server.wait_state(&crasher.sandbox, "optimal");
     server.uraid(&crasher.sandbox, "fail", ["3"]).succeeded();
     crasher.assert_nothing_lost(&server);
+}
+
+#[test]
+fn kills_failures_and_returns_in_any_order_lose_no_answered_write() {
+    let mut crasher = Crasher::new("--level raid6", 6);
+    for _ in 0..10 {
+        let server = crasher.sandbox.serve(&crasher.members);
+        crasher.assert_nothing_lost(&server);
+        let status = server.status(&crasher.sandbox);
+        let slot = crasher.random.below(6);
+        let state = member(&status, slot)["state"].as_str().expect("a state");
+        match state {
+            "in-sync" if status["redundancy_left"] != 0 => {
+                println!("member {slot} fails");
+                server
+                    .uraid(&crasher.sandbox, "fail", [slot.to_string()])
+                    .succeeded();
+            }
+            "failed" | "missing" => {
+                println!("member {slot} returns");
+                let path = &crasher.members[slot as usize];
+                server.uraid(&crasher.sandbox, "add", [path]).succeeded();
+            }
+            other => println!("member {slot} is {other}"),
+        }
+        crasher.write_and_kill(server);
+    }
+    let server = crasher.sandbox.serve(&crasher.members);
+    crasher.assert_nothing_lost(&server);
+    for (slot, path) in crasher.members.iter().enumerate() {
+        let status = server.status(&crasher.sandbox);
+        let state = &member(&status, slot as u64)["state"];
+        if state == "failed" || state == "missing" {
+            server.uraid(&crasher.sandbox, "add", [path]).succeeded();
+        }
+    }
+    server.wait_state(&crasher.sandbox, "optimal");
+    for slot in ["0", "1"] {
+        server.uraid(&crasher.sandbox, "fail", [slot]).succeeded();
+    }
+    crasher.assert_nothing_lost(&server); // the others carry it, rebuilt ones among them
 }
 
 // ---- a rebuild that is cut short ----
