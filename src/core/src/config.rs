@@ -70,6 +70,9 @@ pub struct Entry {
     pub left_epoch: u64,
     /// Nonce of the last config it was part of.
     pub left_nonce: u64,
+    /// How many checkpoints, over all lanes, it is known to have had when it left. What comes
+    /// back with fewer is an older image of it.
+    pub left_checkpoints: u64,
 }
 
 impl Entry {
@@ -80,6 +83,7 @@ impl Entry {
         state: EntryState::Empty,
         left_epoch: 0,
         left_nonce: 0,
+        left_checkpoints: 0,
     };
 }
 
@@ -193,7 +197,9 @@ impl Config {
                 .u8(e.state as u8)
                 .u8(0)
                 .u32(0);
-            w.u64(e.left_epoch).u64(e.left_nonce);
+            w.u64(e.left_epoch)
+                .u64(e.left_nonce)
+                .u64(e.left_checkpoints);
             w.pad_to(start + HEADER_BYTES + (i + 1) * ENTRY_BYTES);
         }
         w.pad_to(start + CONFIG_BYTES);
@@ -213,7 +219,7 @@ impl Config {
             let role = Some(r.u16()?).filter(|role| *role != NO_ROLE);
             let state = EntryState::from_code(r.u8()?)?;
             r.zeros_to(HEADER_BYTES + i * ENTRY_BYTES + 24)?;
-            let (left_epoch, left_nonce) = (r.u64()?, r.u64()?);
+            let (left_epoch, left_nonce, left_checkpoints) = (r.u64()?, r.u64()?, r.u64()?);
             r.zeros_to(HEADER_BYTES + (i + 1) * ENTRY_BYTES)?;
             entries.push(Entry {
                 uuid,
@@ -221,6 +227,7 @@ impl Config {
                 state,
                 left_epoch,
                 left_nonce,
+                left_checkpoints,
             });
         }
         r.zeros_to(CONFIG_BYTES)?;
@@ -245,6 +252,7 @@ mod tests {
             state: EntryState::Replacing,
             left_epoch: 4,
             left_nonce: 5,
+            left_checkpoints: 6,
         };
         let config = Config {
             epoch: 7,

@@ -170,8 +170,7 @@ fn first_config(all: &[(u64, Uuid)], columns: usize, nonce: u64) -> Config {
         } else {
             EntryState::Spare
         },
-        left_epoch: 0,
-        left_nonce: 0,
+        ..Entry::EMPTY
     };
     Config {
         epoch: 1,

@@ -114,7 +114,9 @@ impl Array {
             return;
         }
         lane.map.borrow_mut().touched[1].clear();
-        lane.journal.borrow_mut().move_tail(tail);
+        let mut journal = lane.journal.borrow_mut();
+        journal.checkpoint_settled = journal.checkpoint_number;
+        journal.move_tail(tail);
     }
 
     /// Writes a checkpoint record on every member that takes writes.

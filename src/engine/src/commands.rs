@@ -2,10 +2,11 @@
 
 use crate::api::{Command, CommandError, Device, Event, MemberName};
 use crate::array::Array;
+use crate::executor::join_all;
 use crate::join::Joining;
 use crate::members::Member;
 use crate::membership::Unchanged;
-use crate::open::inspect_device;
+use crate::open::{inspect_device, read_checkpoint};
 use alloc::format;
 use alloc::string::String;
 use uraid_core::config::{Entry, EntryState, Index};
@@ -169,12 +170,35 @@ impl Array {
         (vacant && ours && entry.left_epoch > 0).then_some((index, role, entry.left_epoch))
     }
 
+    /// Whether a former member is what it was when it left, not an older image of it: that would
+    /// lack changes which nobody remembers it to lack.
+    async fn has_all_it_had(&self, device: &Device, s: &Superblock, index: Index) -> bool {
+        let lanes = 0..self.lanes.len();
+        let read = lanes.map(|lane| read_checkpoint(&self.port, &self.pool, device.id, s, lane));
+        let found: Option<u64> = join_all(read)
+            .await
+            .into_iter()
+            .map(|c| Some(c?.number))
+            .sum();
+        let whole = found >= Some(self.config.borrow().entry(index).left_checkpoints);
+        if !whole {
+            let path = &device.path;
+            self.event(Event::Warning(format!(
+                "{path}: is an older image of the member that left: it is filled anew"
+            )));
+        }
+        whole
+    }
+
     async fn add(&self, device: Device, force: bool) -> Result<String> {
         self.check_open()?;
         let found = self.examine(&device, force).await?;
         let path = device.path.clone();
-        if let Some((index, role, since)) = found.as_ref().and_then(|s| self.former_role(s)) {
-            let s = found.expect("it was just found");
+        let former = found.as_ref().and_then(|s| self.former_role(s));
+        if let Some((index, role, since)) = former
+            && let Some(s) = found
+            && self.has_all_it_had(&device, &s, index).await
+        {
             self.forget_device(index, s.write);
             let joining = Joining {
                 index,

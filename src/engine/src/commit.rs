@@ -95,6 +95,8 @@ pub struct Journal {
     pub tail: u64,
     /// Number of the last checkpoint.
     pub checkpoint_number: u64,
+    /// Number of the last checkpoint that is durable on all members.
+    pub checkpoint_settled: u64,
     /// Rings by member.
     pub rings: BTreeMap<Index, Ring>,
     /// Commits wait for the tail to move.
@@ -114,6 +116,7 @@ impl Journal {
         self.durable = next_seq;
         self.tail = next_seq;
         self.checkpoint_number = checkpoint_number;
+        self.checkpoint_settled = self.checkpoint_settled.min(checkpoint_number);
     }
 
     /// A member left: what queued units pinned of it is no longer what its pages will be.

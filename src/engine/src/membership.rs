@@ -193,10 +193,26 @@ impl Array {
             let mut new = old.successor(floor, self.nonce());
             condemned.iter().for_each(|i| new.mark_left(*i));
             change(&mut new).map_err(Unchanged::Refused)?;
+            self.note_checkpoints(&mut new);
             floor = new.epoch;
             if self.write_config(&new, &old).await {
                 self.enforce(new, old, &condemned);
                 return Ok(());
+            }
+        }
+    }
+
+    /// Notes what members that leave now are known to have, should an older image of one return.
+    fn note_checkpoints(&self, new: &mut Config) {
+        let settled = self
+            .lanes
+            .iter()
+            .map(|l| l.journal.borrow().checkpoint_settled)
+            .sum();
+        let epoch = new.epoch;
+        for entry in &mut new.entries {
+            if entry.state == EntryState::Failed && entry.left_epoch == epoch {
+                entry.left_checkpoints = settled;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Opening an array: superblocks, checkpoints and the assembly rule, the config that says who is
 //! here, the map, recovery, and then service.
 
-use crate::api::{Device, Event, OpenOptions, Refusal};
+use crate::api::{Device, DeviceId, Event, OpenOptions, Refusal};
 use crate::array::Array;
 use crate::executor::{Executor, join_all};
 use crate::lane::Lane;
@@ -155,20 +155,11 @@ impl Opening {
         let mut all = Vec::new();
         for lane in 0..usize::from(lanes) {
             let read = |c: &Candidate| {
-                let offset = c.superblock.geometry.checkpoint_offset(lane, 0);
                 let (device, superblock) = (c.device, c.superblock.clone());
                 async move {
                     let id = self.devices[device].id;
-                    // One by one: an unreadable copy must not hide the other.
-                    let read = |copy: u64| {
-                        let buffer = self.pool.take(BLOCK_BYTES);
-                        self.port.read(id, offset + copy * BLOCK, buffer).filled()
-                    };
-                    let blocks = join_all([0, 1].map(read)).await;
-                    let copies = blocks.iter().flatten().filter_map(|b| {
-                        Checkpoint::decode(b, superblock.key, lane as u16, superblock.index)
-                    });
-                    Some((device, copies.max_by_key(|c| c.number)?))
+                    let found = read_checkpoint(&self.port, &self.pool, id, &superblock, lane);
+                    Some((device, found.await?))
                 }
             };
             all.push(
@@ -235,6 +226,11 @@ impl Opening {
             array.event(Event::Released(self.devices[*device].id));
         }
         self.begin_rebuilds(&array);
+        for (lane, found) in array.lanes.iter().zip(checkpoints) {
+            let present = by_index.values().filter_map(|c| found.get(&c.device));
+            let least = present.map(|c| c.number).min();
+            lane.journal.borrow_mut().checkpoint_settled = least.unwrap_or(0);
+        }
         if !read_only && !self.enter_config(&array, &assembly).await {
             let text = array.suspended.borrow().clone().unwrap_or_default();
             return Err(Refusal {
@@ -353,6 +349,30 @@ fn rolled_back(candidates: &[Candidate], checkpoints: &Checkpoints) -> BTreeSet<
         stale.extend(candidates.iter().filter(behind).map(|c| c.device));
     }
     stale
+}
+
+/// The newest checkpoint of a lane on a member.
+pub async fn read_checkpoint(
+    port: &Port,
+    pool: &Pool,
+    device: DeviceId,
+    superblock: &Superblock,
+    lane: usize,
+) -> Option<Checkpoint> {
+    // One by one: an unreadable copy must not hide the other.
+    let read = |copy: usize| {
+        let offset = superblock.geometry.checkpoint_offset(lane, copy);
+        port.read(device, offset, pool.take(BLOCK_BYTES)).filled()
+    };
+    let blocks = join_all([0, 1].map(read)).await;
+    let decode = |b: &uraid_buffer::BufMut| {
+        Checkpoint::decode(b, superblock.key, lane as u16, superblock.index)
+    };
+    blocks
+        .iter()
+        .flatten()
+        .filter_map(decode)
+        .max_by_key(|c| c.number)
 }
 
 /// Reads all four superblock copies of a device.
