@@ -33,7 +33,8 @@ start_server() {
     local log=$1
     shift
     : >"$log"
-    "$uraid" serve "$@" >"$log" 2>&1 </dev/null &
+    # Out of reach of Ctrl-C: the caller unmounts first, then stops it.
+    setsid "$uraid" serve "$@" >"$log" 2>&1 </dev/null &
     server_pid=$!
     if ! wait_until 60 server_has_spoken "$log" || ! grep -q '^ready ' "$log"; then
         cat "$log" >&2
