@@ -183,12 +183,14 @@ impl Array {
 
     async fn load_sum_page(&self, lane: usize, index: Index, page: u64) -> SumPage {
         let copies = self.read_sum_copies(lane, index, page).await;
-        let found = self.newest_sum_page(&copies, lane, index, page);
-        let (content, sequence) = found.unwrap_or_else(|| {
-            // Never written, left over from another array, damaged or unreadable: right for slots
-            // that are not in use; for the others every block is wrong until it is repaired.
-            (self.unknown_sums(lane, index, page), 0)
-        });
+        let (content, sequence) = self
+            .newest_sum_page(&copies, lane, index, page)
+            .unwrap_or_else(|| {
+                // Never written, left over from another array, damaged or unreadable: right for
+                // slots not in use; elsewhere every block is wrong until it is repaired.
+                (self.unknown_sums(lane, index, page), 0)
+            });
+        self.look_for_unknown(&content, lane, index, page);
         SumPage {
             content: RefCell::new(content),
             dirty: Cell::new(false),
@@ -225,37 +227,60 @@ impl Array {
         copies.max_by_key(|(_, sequence)| *sequence)
     }
 
-    /// A page that lets nothing through: blocks of slots in use match no content, so they are
-    /// reconstructed from the other members, and the page is written anew as they are.
-    fn unknown_sums(&self, lane: usize, index: Index, page: u64) -> ChecksumPage {
+    /// The rows of slots in use whose sums a page holds: slot, stripe and row.
+    fn rows_of_page(&self, lane: usize, page: u64) -> Vec<(Slot, Stripe, usize)> {
         let g = &self.geometry;
-        let mut content = ChecksumPage::blank();
         let slots = self.lanes[lane].slots.borrow();
-        let mut unknown = 0;
+        let mut all = Vec::new();
         for local in g.slots_of_page(page) {
             let Some(owner) = slots.owner(local) else {
                 continue;
             };
             let (slot, stripe) = (g.slot_in_lane(lane, local), g.stripe_in_lane(lane, owner));
-            for row in (0..g.shape.rows()).filter(|row| g.group_place(slot, *row).0 == page) {
-                if row % g.group_rows() == 0 {
-                    content.take_group(g, slot, row, stripe, 0);
-                }
-                content.set_sum(g, slot, row, Sum::NONE);
-                unknown += 1;
-            }
+            let here = |row: &usize| g.group_place(slot, *row).0 == page;
+            all.extend(
+                (0..g.shape.rows())
+                    .filter(here)
+                    .map(|row| (slot, stripe, row)),
+            );
         }
-        if unknown > 0 && self.config.borrow().is_in_sync(index) {
+        all
+    }
+
+    /// A page that lets nothing through: blocks of slots in use match no content, so they are
+    /// reconstructed from the other members, and the page is written anew as they are.
+    fn unknown_sums(&self, lane: usize, index: Index, page: u64) -> ChecksumPage {
+        let g = &self.geometry;
+        let mut content = ChecksumPage::blank();
+        let rows = self.rows_of_page(lane, page);
+        for (slot, stripe, row) in &rows {
+            if row % g.group_rows() == 0 {
+                content.take_group(g, *slot, *row, *stripe, 0);
+            }
+            content.set_sum(g, *slot, *row, Sum::NONE);
+        }
+        if !rows.is_empty() && self.config.borrow().is_in_sync(index) {
             self.event(Event::Warning(format!(
-                "{}: checksum page {page} of lane {lane} is damaged: its {unknown} blocks are \
-                 verified against the other members",
-                self.member_name(index)
+                "{}: checksum page {page} of lane {lane} is damaged: its {} blocks are verified \
+                 against the other members",
+                self.member_name(index),
+                rows.len()
             )));
+        }
+        content
+    }
+
+    /// Blocks of unknown sum on a member in sync are given one, in a task of its own.
+    fn look_for_unknown(&self, content: &ChecksumPage, lane: usize, index: Index, page: u64) {
+        let unknown = |(slot, _, row): &(Slot, Stripe, usize)| {
+            content.sum(&self.geometry, *slot, *row) == Sum::NONE
+        };
+        let any = self.rows_of_page(lane, page).iter().any(unknown);
+        if any && self.config.borrow().is_in_sync(index) && !self.read_only {
             let array = self.me();
             self.ex
                 .spawn(async move { array.relearn_sums(lane, index, page).await });
         }
-        content
     }
 
     /// Gives the blocks of a damaged page their checksums back, by reconstruction.
