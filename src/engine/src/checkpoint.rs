@@ -90,6 +90,31 @@ impl Array {
             .oldest_seq()
             .unwrap_or(completed)
             .min(completed);
+        loop {
+            let epoch = self.config.borrow().epoch;
+            self.write_pages(lane).await;
+            if self.is_suspended() {
+                return;
+            }
+            // A member that left meanwhile may lack any of this. The tags that say so must be
+            // durable before the records are dropped from which they could be made again.
+            if self.config.borrow().epoch == epoch {
+                break;
+            }
+        }
+        self.write_checkpoint_records(lane, tail).await;
+        self.flush_members().await;
+        if self.is_suspended() {
+            return;
+        }
+        lane.map.borrow_mut().touched[1].clear();
+        let mut journal = lane.journal.borrow_mut();
+        journal.checkpoint_settled = journal.checkpoint_number;
+        journal.move_tail(tail);
+    }
+
+    /// Makes the dirty map and checksum pages durable, and everything that was put in place.
+    async fn write_pages(&self, lane: &Lane) {
         let pages = self.take_dirty_pages(lane);
         {
             let mut map = lane.map.borrow_mut();
@@ -108,15 +133,6 @@ impl Array {
         });
         join_all(writes).await;
         self.flush_members().await;
-        self.write_checkpoint_records(lane, tail).await;
-        self.flush_members().await;
-        if self.is_suspended() {
-            return;
-        }
-        lane.map.borrow_mut().touched[1].clear();
-        let mut journal = lane.journal.borrow_mut();
-        journal.checkpoint_settled = journal.checkpoint_number;
-        journal.move_tail(tail);
     }
 
     /// Writes a checkpoint record on every member that takes writes.

@@ -3,6 +3,7 @@
 
 use crate::medium::Medium;
 use std::collections::BTreeMap;
+use uraid_core::config::{Config, Entry, Index};
 use uraid_core::geometry::{Geometry, Slot, Stripe};
 use uraid_core::journal::Checkpoint;
 use uraid_core::pages::{ChecksumPage, Found, MapEntry, block_matches, decode_map_page};
@@ -35,12 +36,8 @@ pub fn inspect(
 ) -> Result<(), String> {
     let mut members = Vec::new();
     for (role, medium) in media {
-        let mut head = vec![0; HEAD_BYTES as usize];
-        let mut tail = vec![0; TAIL_BYTES as usize];
-        medium.read(0, &mut head);
-        medium.read(tail_start(medium.len()), &mut tail);
-        let superblock = inspect_superblocks(&head, &tail).superblock;
-        let superblock = superblock.ok_or(format!("role {role}: no valid superblock at rest"))?;
+        let superblock =
+            superblock_of(medium).ok_or(format!("role {role}: no valid superblock at rest"))?;
         members.push(Member {
             role: *role,
             medium,
@@ -57,6 +54,42 @@ pub fn inspect(
         inspection.check_lane(lane)?;
     }
     Ok(())
+}
+
+fn superblock_of(medium: &Medium) -> Option<Superblock> {
+    let mut head = vec![0; HEAD_BYTES as usize];
+    let mut tail = vec![0; TAIL_BYTES as usize];
+    medium.read(0, &mut head);
+    medium.read(tail_start(medium.len()), &mut tail);
+    inspect_superblocks(&head, &tail).superblock
+}
+
+/// What a member says about itself and the others, for the trace.
+pub fn describe(medium: &Medium) -> String {
+    let Some(s) = superblock_of(medium) else {
+        return "no superblock".into();
+    };
+    let config = |c: &Config| {
+        let entry = |(i, e): (Index, &Entry)| {
+            let (index, role, state, uuid) = (i.0, e.role, e.state, e.uuid.0[0]);
+            format!(
+                "\n      {index}: {uuid:02x} {role:?} {state:?} left {} {:x}",
+                e.left_epoch, e.left_nonce
+            )
+        };
+        let entries: String = c.members().map(entry).collect();
+        format!(
+            "config {} nonce {:x} parent {:x}{entries}",
+            c.epoch, c.nonce, c.parent
+        )
+    };
+    format!(
+        "index {} write {}\n    {}\n    before: {}",
+        s.index.0,
+        s.write,
+        config(&s.config),
+        config(&s.previous)
+    )
 }
 
 impl Inspection<'_> {

@@ -254,6 +254,10 @@ impl World {
 
     fn refused(&mut self, refusal: Refusal) -> Result<(), String> {
         self.counts.refused_starts += 1;
+        for disk in self.disks_to_offer() {
+            let (trace, medium) = (&mut self.trace, self.disks[disk].medium());
+            trace.line(|| format!("disk {disk} holds {}", crate::rest::describe(medium)));
+        }
         let absent: uraid_parity::ColumnSet =
             self.withheld.iter().map(|r| usize::from(*r)).collect();
         // The absent ones could have gone on alone, for all that those present know.
