@@ -2,7 +2,7 @@
 //! touches can be decoded from verified blocks.
 
 use super::RowFinal;
-use super::evidence::Evidence;
+use super::evidence::{Evidence, Origin};
 use crate::array::Array;
 use crate::executor::join_all;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -198,7 +198,10 @@ impl Array {
     ) -> Verdict {
         let slot = state.slot.expect("only stripes with a place are judged");
         let unproven = match &state.change {
-            Some(Change::Remap { record, .. }) => *record >= floor,
+            // What an interrupted recovery re-logged it may not have mended.
+            Some(Change::Remap { record, .. }) => {
+                *record >= floor || evidence.origin != Origin::Ring
+            }
             _ => false,
         };
         let rows: BTreeSet<usize> = if unproven {
