@@ -1,0 +1,67 @@
+//! Seeds that must pass: a range of them for each kind of trouble, and those that once failed.
+//!
+//! A failure prints the command that replays it. `tools/simulate` plays as many as one likes.
+
+use std::collections::BTreeSet;
+use uraid_sim::play::play;
+use uraid_sim::scenario::{Fault, Limits};
+
+const CRASHES: [Fault; 4] = [Fault::Restart, Fault::Kill, Fault::Power, Fault::Nested];
+const LOSSES: [Fault; 4] = [Fault::Break, Fault::Operator, Fault::Absent, Fault::Full];
+/// Lines of the trace shown for a failure.
+const TRACE_LINES: usize = 30;
+
+fn must_pass(seeds: impl Iterator<Item = u64>, limits: &Limits, options: &str) {
+    for seed in seeds {
+        if let Err(failure) = play(seed, limits, TRACE_LINES) {
+            panic!(
+                "seed {seed} ({}): {}\n{}\nreplay: cargo run --profile simulate -p simulate -- \
+                 --seed {seed} {options} --trace",
+                failure.scenario,
+                failure.what,
+                failure.trace.join("\n")
+            );
+        }
+    }
+}
+
+fn limits(faults: impl IntoIterator<Item = Fault>) -> Limits {
+    let faults: BTreeSet<Fault> = faults.into_iter().collect();
+    Limits {
+        faults,
+        ..Limits::default()
+    }
+}
+
+#[test]
+fn without_trouble() {
+    must_pass(1..60, &limits([]), "--faults none");
+}
+
+#[test]
+fn crashes_lose_nothing_that_was_promised() {
+    must_pass(
+        1000..1100,
+        &limits(CRASHES),
+        "--faults restart,kill,power,nested",
+    );
+}
+
+#[test]
+fn members_come_and_go_under_crashes() {
+    let faults = "--faults restart,kill,power,nested,break,operator,absent,full";
+    must_pass(
+        20_000..20_100,
+        &limits(CRASHES.into_iter().chain(LOSSES)),
+        faults,
+    );
+}
+
+/// Each found a fault in the engine; what it was stands in the history.
+#[test]
+fn seeds_that_once_failed() {
+    let seeds = [
+        72, 105, 156, 171, 217, 225, 309, 343, 1114, 1175, 1319, 3300, 9089,
+    ];
+    must_pass(seeds.into_iter(), &Limits::default(), "");
+}
