@@ -68,8 +68,8 @@ pub struct State {
 pub struct Verdict {
     /// Final images of all rows that must be written again.
     pub rows: Vec<RowFinal>,
-    /// Stripes in a new slot with blocks that did not get there.
-    pub mend: Vec<Stripe>,
+    /// Rows of stripes in a new slot with blocks that did not get there.
+    pub mend: Vec<(Stripe, usize)>,
     /// Rows that cannot be decoded, in words.
     pub lost: Vec<String>,
 }
@@ -226,7 +226,7 @@ impl Array {
                 // Wholly in its new slot or mended there: that only adds to what is known, so it
                 // needs no re-log.
                 if !have.contains_all(self.readable(slot)) {
-                    verdict.mend.push(stripe);
+                    verdict.mend.push((stripe, row));
                 }
                 continue;
             }
@@ -240,7 +240,6 @@ impl Array {
                 )),
             }
         }
-        verdict.mend.dedup();
         verdict
     }
 

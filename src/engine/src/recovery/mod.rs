@@ -3,7 +3,8 @@
 //! 1. The newest journal epoch with a whole re-log, or a checkpoint, is the basis.
 //! 2. Of the batches after the tail the longest prefix is accepted in which every touched row can
 //!    be decoded from verified blocks, never below what is known to be durable.
-//! 3. Full images of the touched rows are re-logged in a new epoch on every member and flushed;
+//! 3. Blocks that did not reach new slots are written there: that only adds to what is known.
+//! 4. Full images of the touched rows are re-logged in a new epoch on every member and flushed;
 //!    only then is anything put in place, and the ordinary checkpoint ends it.
 //!
 //! So a crash during recovery finds either the old journal or a whole new one.
@@ -16,7 +17,7 @@ use crate::array::Array;
 use crate::commit::Ring;
 use crate::executor::join_all;
 use crate::lane::{Lane, Version};
-use crate::read::Repair;
+use crate::read::{Repair, runs};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -52,8 +53,8 @@ struct Decision {
     /// New places, in order.
     moves: Vec<Entry>,
     rows: Vec<RowFinal>,
-    /// Stripes in a new slot with blocks that did not get there.
-    mend: Vec<Stripe>,
+    /// Rows of stripes in a new slot with blocks that did not get there.
+    mend: Vec<(Stripe, usize)>,
     /// What was lost, in words.
     lost: Vec<String>,
 }
@@ -82,9 +83,12 @@ impl Array {
             self.event(Event::Warning(format!("lost beyond redundancy: {lost}")));
         }
         self.carry_out(lane, &evidence, &decision, number).await;
-        let batches = decision.next_seq - evidence.tail.min(decision.next_seq);
+        let what = match evidence.origin {
+            Origin::Ring => format!("{} batches", decision.next_seq - evidence.tail),
+            Origin::Relog { .. } => String::from("an interrupted recovery"),
+        };
         format!(
-            "{batches} batches, {} rows, {} moves replayed",
+            "{what}, {} rows, {} moves replayed",
             decision.rows.len(),
             decision.moves.len()
         )
@@ -117,7 +121,14 @@ impl Array {
     /// Re-logs the decision, then lets it take effect.
     async fn carry_out(&self, lane: &Lane, evidence: &Evidence, decision: &Decision, number: u64) {
         let epoch = evidence.highest_epoch + 1;
+        for entry in &decision.moves {
+            self.take_move(lane, entry, decision.next_seq).await;
+        }
         if !self.read_only {
+            // Before the re-log, which makes the moves final: until then fewer columns of a new
+            // slot may be there than the next failure leaves room for.
+            self.mend(&decision.mend).await;
+            self.flush_members().await;
             let area = match evidence.origin {
                 Origin::Relog { area } => 1 - area,
                 Origin::Ring => (epoch % 2) as usize,
@@ -133,12 +144,6 @@ impl Array {
             for index in self.all_writers() {
                 journal.rings.insert(index, Ring::at(0));
             }
-        }
-        for entry in &decision.moves {
-            self.take_move(lane, entry, decision.next_seq).await;
-        }
-        if !self.read_only {
-            join_all(decision.mend.iter().map(|stripe| self.mend(*stripe))).await;
         }
         let seq = decision.next_seq.saturating_sub(1);
         for row in &decision.rows {
@@ -200,15 +205,27 @@ impl Array {
         self.set_slot_sums(&pinned, stripe, slot, seq.saturating_sub(1), checksums);
     }
 
-    /// Rewrites what did not reach a new slot.
-    async fn mend(&self, stripe: Stripe) {
-        let rows = self.geometry.shape.rows();
-        for column in 0..self.geometry.shape.columns {
-            // What cannot be read now is no loss: the verdict was that the rest suffices.
-            let _ = self
-                .read_settled(stripe, column, 0..rows, Repair::Quietly)
-                .await;
+    /// Rewrites what did not reach new slots.
+    async fn mend(&self, rows: &[(Stripe, usize)]) {
+        let mut by_stripe: BTreeMap<Stripe, Vec<usize>> = BTreeMap::new();
+        for (stripe, row) in rows {
+            by_stripe.entry(*stripe).or_default().push(*row);
         }
+        let columns = 0..self.geometry.shape.columns;
+        let mend_stripe = |(stripe, rows): (Stripe, Vec<usize>)| {
+            let columns = columns.clone();
+            async move {
+                for (column, run) in
+                    columns.flat_map(|c| runs(&rows).into_iter().map(move |r| (c, r)))
+                {
+                    // What cannot be read now is no loss: the verdict was that the rest suffices.
+                    let _ = self
+                        .read_settled(stripe, column, run, Repair::Quietly)
+                        .await;
+                }
+            }
+        };
+        join_all(by_stripe.into_iter().map(mend_stripe)).await;
     }
 
     async fn write_relog(&self, lane: &Lane, area: usize, epoch: u64, decision: &Decision) {
