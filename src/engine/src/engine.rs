@@ -103,8 +103,10 @@ impl Engine {
 
     /// Runs until nothing can move.
     pub fn run(&mut self) {
-        self.admit();
         self.executor.run();
+        while self.admit() {
+            self.executor.run();
+        }
     }
 
     /// When to call [`Engine::advance`] at the latest.
@@ -179,10 +181,12 @@ impl Engine {
         self.shared.waiting.borrow_mut().push_back((id, request));
     }
 
-    fn admit(&mut self) {
+    /// Takes up requests as the limit allows; whether there were any.
+    fn admit(&mut self) -> bool {
         let Some(array) = self.shared.array.borrow().clone() else {
-            return; // answered once the array is open
+            return false; // answered once the array is open
         };
+        let mut any = false;
         loop {
             let shared = &self.shared;
             let Some(bytes) = shared
@@ -191,12 +195,13 @@ impl Engine {
                 .front()
                 .map(|(_, r)| payload_bytes(r))
             else {
-                return;
+                return any;
             };
             let now = shared.in_flight_bytes.get();
             if now > 0 && now + bytes > shared.in_flight_bytes_max {
-                return;
+                return any;
             }
+            any = true;
             let (id, request) = shared
                 .waiting
                 .borrow_mut()
@@ -232,7 +237,7 @@ impl Engine {
             if matches!(command, Command::Stop) {
                 array.stopping.set(true);
                 array.give_up_on_space();
-                let idle = || shared.in_flight.get() == 0;
+                let idle = || shared.in_flight.get() == 0 && shared.waiting.borrow().is_empty();
                 array.ex.until(&array.changed, idle).await;
             }
             let result = array.command(command).await;

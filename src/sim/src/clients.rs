@@ -167,7 +167,7 @@ impl Clients {
     }
 
     /// Checks an answer. The error says in words what is wrong with it.
-    /// `stopping`: the server was told to stop and may say so.
+    /// `stopping`: the server was told to stop, and may say so or give up on full members.
     pub fn answer(&mut self, reply: Reply, stopping: bool) -> Result<Asked, String> {
         let id = reply.id;
         let asked = self
@@ -186,7 +186,7 @@ impl Clients {
         }
         let data = match reply.result {
             Ok(data) => data,
-            Err(RequestError::Stopping) if stopping => {
+            Err(RequestError::Stopping | RequestError::Io(_)) if stopping => {
                 self.refused(id, &asked, ended);
                 return Ok(asked);
             }

@@ -158,6 +158,11 @@ impl Disk {
         self.full = full;
     }
 
+    /// Whether it has no space.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// Reads of these bytes fail until they are written.
     pub fn make_unreadable(&mut self, bytes: Range<u64>) {
         self.unreadable

@@ -1,5 +1,6 @@
 //! The end of a play: everything is repaired, read, stopped, and looked at from outside.
 
+use crate::disk::Disk;
 use crate::host::disk_at;
 use crate::medium::{Medium, Tearing};
 use crate::model::Crash;
@@ -31,14 +32,18 @@ impl World {
             return Err("the server stopped and left requests without an answer".into());
         }
         self.phase = Phase::Stopped;
-        self.clients.all_durable();
+        // Without space there is no saying good-bye: then it is as if the server was killed.
+        if !self.disks.iter().any(Disk::is_full) {
+            self.clients.all_durable();
+        }
         self.look_at_roles();
         let lose_power = self.rng.chance(0.5);
         for (i, disk) in self.disks.iter_mut().enumerate() {
-            if disk.next_due().is_some() && !self.host.has_given_up(i) {
+            // A device that hangs holds up nobody; what it was given it may still do.
+            if disk.next_due().is_some() && !self.passing.contains_key(&i) {
                 return Err("the server stopped with I/O in flight".into());
             }
-            disk.settle(); // what a hung disk still holds lands after all
+            disk.settle();
             if lose_power {
                 disk.lose_power(ALL_LOST);
             }

@@ -49,12 +49,6 @@ impl Host {
         self.devices.get(&device).copied()
     }
 
-    /// Whether this disk hangs and the engine was told to do without it.
-    pub fn has_given_up(&self, disk: usize) -> bool {
-        self.devices()
-            .any(|(id, d)| d == disk && self.given_up.contains(&id))
-    }
-
     /// The devices the engine holds and the disks behind them.
     pub fn devices(&self) -> impl Iterator<Item = (DeviceId, usize)> {
         self.devices.iter().map(|(id, disk)| (*id, *disk))
