@@ -111,9 +111,11 @@ impl Config {
             .filter_map(move |(i, e)| used((i, e)).map(|i| (i, e)))
     }
 
-    /// The entry at `index`.
+    /// The entry at `index`; beyond the end of the table all places are free.
     pub fn entry(&self, index: Index) -> &Entry {
-        &self.entries[usize::from(index.0)]
+        self.entries
+            .get(usize::from(index.0))
+            .unwrap_or(&Entry::EMPTY)
     }
 
     /// The entry at `index`, to be changed.

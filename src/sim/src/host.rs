@@ -143,11 +143,12 @@ impl Host {
 
     fn take_told(&mut self) -> Vec<Told> {
         let mut told = Vec::new();
-        while let Some(event) = self.engine.next_event() {
-            told.push(Told::Event(event));
-        }
+        // Answers first: none may be outstanding when the server says that it has stopped.
         while let Some(reply) = self.engine.next_reply() {
             told.push(Told::Reply(reply));
+        }
+        while let Some(event) = self.engine.next_event() {
+            told.push(Told::Event(event));
         }
         while let Some(outcome) = self.engine.next_outcome() {
             told.push(Told::Outcome(outcome));
