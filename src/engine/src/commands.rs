@@ -9,6 +9,8 @@ use crate::membership::Unchanged;
 use crate::open::{inspect_device, read_checkpoint};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Range;
 use uraid_core::config::{Entry, EntryState, Index};
 use uraid_core::superblock::{Superblock, wipe_ranges};
 use uraid_core::units::{BLOCK_BYTES, Uuid};
@@ -196,8 +198,8 @@ impl Array {
         let path = device.path.clone();
         let former = found.as_ref().and_then(|s| self.former_role(s));
         if let Some((index, role, since)) = former
-            && let Some(s) = found
-            && self.has_all_it_had(&device, &s, index).await
+            && let Some(s) = &found
+            && self.has_all_it_had(&device, s, index).await
         {
             self.forget_device(index, s.write);
             let joining = Joining {
@@ -213,7 +215,7 @@ impl Array {
                 "{path} is back as member {role}: it catches up with what changed since it left"
             ));
         }
-        self.blank(&device).await?;
+        self.blank(&device, found.as_ref()).await?;
         let (index, uuid) = self.new_member(device)?;
         self.reserve(index, uuid).await?;
         self.maintain_locked().await;
@@ -250,14 +252,25 @@ impl Array {
     }
 
     /// Removes superblocks of any array, so that none of them can be taken for a newer one.
-    async fn blank(&self, device: &Device) -> Result<()> {
-        for range in wipe_ranges(device.size_bytes) {
-            let zeros = self.zeros((range.end - range.start) as usize / BLOCK_BYTES);
-            let written = self.port.write(device.id, range.start, zeros).done().await;
-            written.map_err(|error| {
-                let what = crate::members::describe(error);
-                CommandError::Failed(format!("{}: cannot be written: {what}", device.path))
-            })?;
+    /// The newest goes last: an older one that a crash left behind would tell of a config that
+    /// nobody remembers, and look like another side of the array.
+    async fn blank(&self, device: &Device, found: Option<&Superblock>) -> Result<()> {
+        let newest = found.map(|s| Superblock::offsets(s.write, device.size_bytes));
+        let is_newest = |r: &Range<u64>| newest.is_some_and(|n| n.contains(&r.start));
+        let (last, first): (Vec<_>, Vec<_>) = wipe_ranges(device.size_bytes)
+            .into_iter()
+            .partition(is_newest);
+        let failed = |error| {
+            let what = crate::members::describe(error);
+            CommandError::Failed(format!("{}: cannot be written: {what}", device.path))
+        };
+        for ranges in [first, last] {
+            for range in ranges {
+                let zeros = self.zeros((range.end - range.start) as usize / BLOCK_BYTES);
+                let write = self.port.write(device.id, range.start, zeros);
+                write.done().await.map_err(failed)?;
+            }
+            self.port.flush(device.id).done().await.map_err(failed)?;
         }
         Ok(())
     }
@@ -288,8 +301,8 @@ impl Array {
         if holders.filling.is_some() {
             return refused(format!("{label}: its role is being filled already"));
         }
-        self.examine(&new, force).await?;
-        self.blank(&new).await?;
+        let found = self.examine(&new, force).await?;
+        self.blank(&new, found.as_ref()).await?;
         let path = new.path.clone();
         let (index, uuid) = self.new_member(new.clone())?;
         let served = holders
