@@ -13,6 +13,8 @@ use alloc::vec::Vec;
 const MAP_MAGIC: u32 = u32::from_le_bytes(*b"uMP1");
 const CHECKSUM_MAGIC: u32 = u32::from_le_bytes(*b"uCS1");
 const MAP_HEADER_BYTES: usize = 64;
+/// Where a checksum page lists the sequence numbers of its peers.
+const PEERS_AT: usize = 32;
 /// Config epochs are kept in this many bits of a map entry; see [`MapEntry::tag`].
 pub const TAG_BITS: u32 = 24;
 
@@ -206,7 +208,7 @@ impl ChecksumPage {
             .u32(page as u32)
             .u16(lane)
             .u16(member.0);
-        w.pad_to(32);
+        w.pad_to(PEERS_AT);
         peers.iter().for_each(|p| {
             w.u32(*p as u32);
         });
@@ -214,6 +216,12 @@ impl ChecksumPage {
         let header = bytes.len();
         bytes.extend_from_slice(&self.bytes[header..]);
         seal(bytes, key)
+    }
+
+    /// Low bits of the sequence number under which `role` last wrote the same page, as it was
+    /// known when this one was written; 0 if it was not.
+    pub fn peer_sequence(&self, role: usize) -> u32 {
+        self.field(PEERS_AT + 4 * role)
     }
 
     fn field(&self, at: usize) -> u32 {
@@ -344,6 +352,7 @@ mod tests {
                 else {
                     panic!("page {number}")
                 };
+                assert_eq!(read.peer_sequence(5), 7);
                 *page = read;
             }
             for slot in slots {

@@ -375,9 +375,10 @@ pub async fn read_checkpoint(
         .max_by_key(|c| c.number)
 }
 
-/// Reads all four superblock copies of a device.
+/// Reads all four superblock copies of a device; one that cannot be read hides no other.
 pub async fn inspect_device(port: &Port, pool: &Pool, device: &Device) -> Inspection {
     let mut ends = Vec::new();
+    let mut unreadable = None;
     let end = device.size_bytes / BLOCK * BLOCK;
     for start in [0, tail_start(device.size_bytes)] {
         let mut bytes = alloc::vec![0; COPY_OFFSETS[1] as usize + SUPERBLOCK_BYTES];
@@ -390,18 +391,18 @@ pub async fn inspect_device(port: &Port, pool: &Pool, device: &Device) -> Inspec
                 Ok(copy) => {
                     bytes[offset as usize..][..SUPERBLOCK_BYTES].copy_from_slice(&copy);
                 }
-                Err(error) => {
-                    let mut found = inspect(&bytes, &[]);
-                    found
-                        .findings
-                        .push(format!("cannot be read: {}", describe(error)));
-                    return found;
-                }
+                Err(error) => unreadable = Some(error),
             }
         }
         ends.push(bytes);
     }
-    inspect(&ends[0], &ends[1])
+    let mut found = inspect(&ends[0], &ends[1]);
+    if let Some(error) = unreadable {
+        found
+            .findings
+            .push(format!("cannot be read: {}", describe(error)));
+    }
+    found
 }
 
 impl Array {

@@ -199,8 +199,23 @@ impl Array {
         }
     }
 
-    /// What can be read of the two copies of a page: an unreadable one does not hide the other.
+    /// What can be read of the two copies of a page. An unreadable one does not hide the other,
+    /// unless it was the newer: then the other misses writes, and blank sums in it may stand for
+    /// blocks that have long been written.
     async fn read_sum_copies(&self, lane: usize, index: Index, page: u64) -> Vec<Buf> {
+        let copies = self.readable_sum_copies(lane, index, page).await;
+        if copies.len() == 2 {
+            return copies;
+        }
+        let newest = self.newest_sum_page(&copies, lane, index, page);
+        let sequence = newest.map_or(0, |(_, sequence)| sequence as u32);
+        match self.witnessed_sequence(lane, index, page).await > sequence {
+            true => Vec::new(),
+            false => copies,
+        }
+    }
+
+    async fn readable_sum_copies(&self, lane: usize, index: Index, page: u64) -> Vec<Buf> {
         let first = self.geometry.checksum_page_offset(lane, page, 0);
         if let Ok(both) = self.read_member(index, first, 2 * BLOCK_BYTES).await {
             return split_blocks(&both.freeze()).collect();
@@ -208,6 +223,20 @@ impl Array {
         let one = |copy: u64| self.read_member(index, first + copy * BLOCK, BLOCK_BYTES);
         let copies = join_all([0, 1].map(one)).await;
         copies.into_iter().flatten().map(|b| b.freeze()).collect()
+    }
+
+    /// The newest sequence number of a page on a member that the same page on another one knows.
+    async fn witnessed_sequence(&self, lane: usize, index: Index, page: u64) -> u32 {
+        let Some(role) = self.config.borrow().entry(index).role else {
+            return 0;
+        };
+        let others = self.all_writers().into_iter().filter(|i| *i != index);
+        let known = others.map(|other| async move {
+            let copies = self.readable_sum_copies(lane, other, page).await;
+            let newest = self.newest_sum_page(&copies, lane, other, page);
+            newest.map_or(0, |(content, _)| content.peer_sequence(role.into()))
+        });
+        join_all(known).await.into_iter().max().unwrap_or(0)
     }
 
     /// The newest valid copy of a page.
