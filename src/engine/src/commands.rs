@@ -387,8 +387,8 @@ impl Array {
                 drop(lane.checkpoint_lock.lock(&self.ex).await);
             }
             self.save_counters().await;
-            self.settle_all_io().await;
         }
+        self.settle_all_io().await;
         self.event(Event::Stopped);
         Ok("stopped".into())
     }

@@ -74,6 +74,12 @@ impl World {
         if self.scenario.layout.redundancy > 0 {
             self.make_whole()?;
         }
+        self.until("nothing is being filled", |w| {
+            w.host
+                .engine
+                .status()
+                .is_some_and(|s| s.rebuilds.is_empty())
+        })?;
         self.script_sweep();
         self.until("everything is read", World::is_quiet)?;
         let members = self.media_by_role()?;
