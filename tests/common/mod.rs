@@ -8,10 +8,12 @@
 
 pub mod array;
 pub mod client;
+pub mod ledger;
 pub mod pattern;
 pub mod sandbox;
 pub mod server;
 pub mod tools;
+pub mod volatile;
 
 pub use array::Array;
 pub use sandbox::{Ran, Sandbox};

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 /// Servers get numbered sockets, so that one test can run several.
 static SERVERS: AtomicUsize = AtomicUsize::new(0);
@@ -27,6 +28,25 @@ pub struct Server {
     pub socket: PathBuf,
     /// Its control socket.
     pub control: PathBuf,
+}
+
+/// Starts a server and kills it after this time, however far it is.
+pub fn start_and_kill9(sandbox: &Sandbox, options: &str, members: &[PathBuf], after: Duration) {
+    let mut command = sandbox.uraid_command();
+    command.arg("serve").args(options.split_whitespace());
+    let place = |name: &str| sandbox.path(format!("short-lived.{name}"));
+    for name in ["sock", "ctl"] {
+        let _ = std::fs::remove_file(place(name));
+    }
+    let listen = format!("unix:{}", place("sock").display());
+    command.args(["--listen", &listen, "--control"]);
+    command.arg(place("ctl")).args(as_args(members));
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(File::create(place("log")).expect("log file"));
+    let mut child = command.spawn().expect("a server");
+    std::thread::sleep(after);
+    let _ = child.kill();
+    child.wait().expect("exit status");
 }
 
 impl Server {

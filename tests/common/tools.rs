@@ -116,3 +116,20 @@ impl Fio<'_> {
         sandbox.run("fio", args)
     }
 }
+
+/// A page of this byte at an address that `O_DIRECT` takes.
+pub fn aligned_page(byte: u8) -> AlignedPage {
+    AlignedPage(Box::new(Page([byte; 4096])))
+}
+
+/// Memory as large and as aligned as a page.
+pub struct AlignedPage(Box<Page>);
+
+#[repr(align(4096))]
+struct Page([u8; 4096]);
+
+impl AlignedPage {
+    pub fn bytes(&self) -> &[u8; 4096] {
+        &self.0.0
+    }
+}

@@ -59,10 +59,36 @@ enum Fate {
     Torn,
 }
 
+/// Where flushed content is: in memory for simulated members, in a file for a test server.
+pub trait Durable {
+    /// Its size in bytes.
+    fn bytes(&self) -> u64;
+    /// Fills `bytes` with the content at `offset`; all of it is inside.
+    fn load(&self, offset: u64, bytes: &mut [u8]);
+    /// Makes `bytes` the content at `offset`.
+    fn store(&mut self, offset: u64, bytes: &[u8]);
+}
+
+impl Durable for Vec<u8> {
+    fn bytes(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn load(&self, offset: u64, bytes: &mut [u8]) {
+        let start = offset as usize;
+        bytes.copy_from_slice(&self[start..start + bytes.len()]);
+    }
+
+    fn store(&mut self, offset: u64, bytes: &[u8]) {
+        let start = offset as usize;
+        self[start..start + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
 /// The content of a member.
 #[derive(Clone)]
-pub struct Medium {
-    durable: Vec<u8>,
+pub struct Medium<D = Vec<u8>> {
+    durable: D,
     /// By sector, oldest first.
     unflushed: BTreeMap<u64, Vec<Unflushed>>,
     /// Writes completed so far.
@@ -72,9 +98,16 @@ pub struct Medium {
 impl Medium {
     /// An empty medium: all zeros.
     pub fn new(bytes: u64) -> Medium {
-        assert!(bytes.is_multiple_of(SECTOR_BYTES));
+        Medium::over(vec![0; bytes as usize])
+    }
+}
+
+impl<D: Durable> Medium<D> {
+    /// A medium with this content, all of it durable.
+    pub fn over(durable: D) -> Medium<D> {
+        assert!(durable.bytes().is_multiple_of(SECTOR_BYTES));
         Medium {
-            durable: vec![0; bytes as usize],
+            durable,
             unflushed: BTreeMap::new(),
             writes: 0,
         }
@@ -82,18 +115,27 @@ impl Medium {
 
     /// Its size in bytes.
     pub fn len(&self) -> u64 {
-        self.durable.len() as u64
+        self.durable.bytes()
     }
 
     /// Whether it has no sectors at all.
     pub fn is_empty(&self) -> bool {
-        self.durable.is_empty()
+        self.durable.bytes() == 0
+    }
+
+    /// What is durable, for damage below the cache.
+    pub fn durable_mut(&mut self) -> &mut D {
+        &mut self.durable
+    }
+
+    /// How many sectors hold content that no flush has covered.
+    pub fn unflushed_sectors(&self) -> usize {
+        self.unflushed.len()
     }
 
     /// Fills `bytes` with the newest content from `offset` on.
     pub fn read(&self, offset: u64, bytes: &mut [u8]) {
-        let start = offset as usize;
-        bytes.copy_from_slice(&self.durable[start..start + bytes.len()]);
+        self.durable.load(offset, bytes);
         let first = offset / SECTOR_BYTES;
         let sectors = first..(offset + bytes.len() as u64).div_ceil(SECTOR_BYTES);
         for (sector, versions) in self.unflushed.range(sectors) {
@@ -138,6 +180,19 @@ impl Medium {
         });
     }
 
+    /// The device makes some of what was written durable of its own accord: each unflushed sector
+    /// with this probability.
+    pub fn write_back(&mut self, probability: f64, rng: &mut Rng) {
+        let durable = &mut self.durable;
+        self.unflushed.retain(|sector, versions| {
+            let chosen = rng.chance(probability);
+            if chosen {
+                store(durable, *sector, &newest(versions).bytes);
+            }
+            !chosen
+        });
+    }
+
     /// `sectors` as written by a write that is durable when it completes.
     pub fn harden(&mut self, sectors: std::ops::Range<u64>) {
         for sector in sectors {
@@ -165,8 +220,9 @@ impl Medium {
                 }
             }
             if torn && rng.chance(tearing.garbage) {
-                let start = sector as usize * SECTOR;
-                rng.fill(&mut self.durable[start..start + SECTOR]);
+                let mut garbage = [0; SECTOR];
+                rng.fill(&mut garbage);
+                store(&mut self.durable, sector, &garbage);
                 continue;
             }
             // Mostly the newest that is left; the device may have reordered them, though.
@@ -207,9 +263,8 @@ fn newest(versions: &[Unflushed]) -> &Unflushed {
         .expect("a sector without versions is not kept")
 }
 
-fn store(durable: &mut [u8], sector: u64, bytes: &[u8]) {
-    let start = sector as usize * SECTOR;
-    durable[start..start + SECTOR].copy_from_slice(bytes);
+fn store(durable: &mut impl Durable, sector: u64, bytes: &[u8]) {
+    durable.store(sector * SECTOR_BYTES, bytes);
 }
 
 #[cfg(test)]
@@ -265,6 +320,18 @@ mod tests {
             assert!((100..600).contains(&count), "{byte} is found {count} times");
         }
         assert!(found.iter().any(|b| *b > 2), "some is garbage");
+    }
+
+    #[test]
+    fn what_the_device_writes_back_survives() {
+        let mut m = Medium::new(1000 * SECTOR_BYTES);
+        write(&mut m, 0, 1, 1000);
+        m.write_back(0.5, &mut Rng::new(1));
+        let left = m.unflushed_sectors();
+        assert!((300..700).contains(&left), "{left} are left");
+        m.lose_power(ALL_LOST, &mut Rng::new(1));
+        let kept = first_bytes(&m).iter().filter(|b| **b == 1).count();
+        assert_eq!(kept, 1000 - left);
     }
 
     #[test]
