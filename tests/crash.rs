@@ -1,10 +1,12 @@
 //! A server killed at any moment has lost nothing that it answered.
+//!
+//! `URAID_TEST_KILLS` says how often it is killed in the tests of all layouts.
 
 mod common;
 
 use common::client::{Client, Failure};
 use common::pattern::{BLOCK, Random, blocks, version_of};
-use common::server::member;
+use common::server::{member, start_and_kill9};
 use common::tools::is_root;
 use common::{MIB, Sandbox, Server, wait_for};
 use std::collections::HashMap;
@@ -288,6 +290,61 @@ fn kills_failures_and_returns_in_any_order_lose_no_answered_write() {
         server.uraid(&crasher.sandbox, "fail", [slot]).succeeded();
     }
     crasher.assert_nothing_lost(&server); // the others carry it, rebuilt ones among them
+}
+
+// ---- every layout, and kills during recovery ----
+
+/// Kills the server under load, and every other time its successors while they recover.
+fn survives_kills_at_any_time(options: &str, count: usize) {
+    let given = std::env::var("URAID_TEST_KILLS").ok();
+    let kills = given.map_or(4, |n| n.parse().expect("URAID_TEST_KILLS: a number"));
+    let mut crasher = Crasher::new(options, count);
+    let mut kills_while_recovering = 0;
+    for _ in 0..kills {
+        let server = crasher.sandbox.serve(&crasher.members);
+        crasher.assert_nothing_lost(&server);
+        crasher.write_and_kill(server);
+        while crasher.random.below(2) == 0 {
+            let after = Duration::from_millis(5 + crasher.random.below(196));
+            println!("killed again {after:?} after the start");
+            start_and_kill9(&crasher.sandbox, "", &crasher.members, after);
+            kills_while_recovering += 1;
+        }
+    }
+    let server = crasher.sandbox.serve(&crasher.members);
+    crasher.assert_nothing_lost(&server);
+    assert_eq!(server.status(&crasher.sandbox)["state"], "optimal");
+    println!("{options}: {kills} kills under load, {kills_while_recovering} while recovering");
+}
+
+#[test]
+fn raid0_survives_kills_at_any_time() {
+    survives_kills_at_any_time("--level raid0", 3);
+}
+
+#[test]
+fn raid1_survives_kills_at_any_time() {
+    survives_kills_at_any_time("--level raid1", 2);
+}
+
+#[test]
+fn raid10_survives_kills_at_any_time() {
+    survives_kills_at_any_time("--level raid10 --chunk 16K", 4);
+}
+
+#[test]
+fn raid5_survives_kills_at_any_time() {
+    survives_kills_at_any_time("--level raid5", 5);
+}
+
+#[test]
+fn raid6_survives_kills_at_any_time() {
+    survives_kills_at_any_time("--level raid6 --chunk 16K", 5);
+}
+
+#[test]
+fn three_parities_survive_kills_at_any_time() {
+    survives_kills_at_any_time("--level rs --parity 3", 8);
 }
 
 // ---- a rebuild that is cut short ----
