@@ -136,6 +136,16 @@ impl Disk {
         self.breakdown == Some(Breakdown::Gone)
     }
 
+    /// Whether it gives back what it holds, its superblock in any case.
+    pub fn answers_reads(&self) -> bool {
+        matches!(self.breakdown, None | Some(Breakdown::NoWrites))
+    }
+
+    /// Whether some of its sectors cannot be read.
+    pub fn has_unreadable_sectors(&self) -> bool {
+        !self.unreadable.is_empty()
+    }
+
     /// Faults that pass have passed: it answers, has space and reads all its sectors.
     pub fn recover(&mut self) {
         self.hangs_until = 0;

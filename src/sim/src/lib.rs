@@ -24,6 +24,7 @@ pub mod reader;
 pub mod rest;
 pub mod rng;
 pub mod scenario;
+pub mod starts;
 pub mod trace;
 pub mod trouble;
 pub mod world;

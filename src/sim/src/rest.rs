@@ -56,7 +56,8 @@ pub fn inspect(
     Ok(())
 }
 
-fn superblock_of(medium: &Medium) -> Option<Superblock> {
+/// The newest superblock on a medium.
+pub fn superblock_of(medium: &Medium) -> Option<Superblock> {
     let mut head = vec![0; HEAD_BYTES as usize];
     let mut tail = vec![0; TAIL_BYTES as usize];
     medium.read(0, &mut head);

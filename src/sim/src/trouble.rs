@@ -6,12 +6,10 @@
 
 use crate::disk::{Breakdown, Disk, Mischief};
 use crate::host::{device, disk_at, path_of};
-use crate::medium::{Medium, Tearing};
-use crate::model::Crash;
+use crate::medium::Tearing;
 use crate::scenario::Fault;
 use crate::world::{Ordered, Phase, World};
 use std::collections::BTreeSet;
-use uraid_core::superblock::{COPY_OFFSETS, SUPERBLOCK_BYTES, Superblock, tail_start};
 use uraid_engine::api::{Command, MemberName, Nanos};
 use uraid_engine::status::{MemberState, MemberStatus};
 
@@ -53,23 +51,6 @@ impl World {
     pub(crate) fn stop(&mut self) {
         self.phase = Phase::Stopping;
         self.command(Command::Stop, "stop".into(), [].into(), None);
-    }
-
-    /// The server will die soon.
-    pub(crate) fn plan_crash(&mut self) {
-        let kinds: Vec<Crash> = [(Fault::Kill, Crash::Kill), (Fault::Power, Crash::Power)]
-            .into_iter()
-            .filter(|(fault, _)| self.scenario.has(*fault))
-            .map(|(_, crash)| crash)
-            .collect();
-        if kinds.is_empty() || self.host.is_doomed() {
-            return;
-        }
-        self.crash = *self.rng.pick(&kinds);
-        let steps = self.rng.skewed(9);
-        let crash = self.crash;
-        self.say(|| format!("{crash:?} in {steps} steps"));
-        self.host.crash_after(steps);
     }
 
     fn command(
@@ -131,7 +112,7 @@ impl World {
     }
 
     /// How many more roles may get into trouble.
-    fn budget(&self) -> usize {
+    pub(crate) fn budget(&self) -> usize {
         let troubled = self.weak.union(&self.doubtful).count();
         self.scenario.layout.redundancy.saturating_sub(troubled)
     }
@@ -397,51 +378,4 @@ impl World {
             None,
         );
     }
-
-    /// Roles that will not be there at the next start.
-    pub(crate) fn choose_absent(&mut self) -> BTreeSet<u16> {
-        let budget = self.budget();
-        if budget == 0 || self.rng.chance(0.5) {
-            return BTreeSet::new();
-        }
-        let troubled: BTreeSet<u16> = self.weak.union(&self.doubtful).copied().collect();
-        let mut roles: Vec<u16> = self
-            .holders
-            .keys()
-            .filter(|r| !troubled.contains(r))
-            .copied()
-            .collect();
-        self.rng.shuffle(&mut roles);
-        let count = self.rng.below(budget as u64 + 1) as usize;
-        roles.into_iter().take(count).collect()
-    }
-
-    /// Disks the next start gets: all that look like members, less those withheld.
-    pub(crate) fn disks_to_offer(&self) -> Vec<usize> {
-        let withheld: BTreeSet<usize> = self
-            .withheld
-            .iter()
-            .filter_map(|role| self.holders.get(role))
-            .flatten()
-            .copied()
-            .collect();
-        let offered = |disk: &usize| {
-            let d = &self.disks[*disk];
-            !withheld.contains(disk) && !d.is_gone() && is_member(d.medium())
-        };
-        (0..self.disks.len()).filter(offered).collect()
-    }
-}
-
-/// Whether there is a superblock.
-fn is_member(medium: &Medium) -> bool {
-    let mut bytes = vec![0; SUPERBLOCK_BYTES];
-    let starts = [0, tail_start(medium.len())];
-    starts
-        .into_iter()
-        .flat_map(|s| COPY_OFFSETS.map(|c| s + c))
-        .any(|offset| {
-            medium.read(offset, &mut bytes);
-            Superblock::decode(&bytes).is_ok()
-        })
 }

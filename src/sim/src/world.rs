@@ -13,7 +13,7 @@ use crate::trace::{Trace, short};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use uraid_core::geometry::Geometry;
 use uraid_engine::api::{
-    CommandId, DeviceId, Event, Nanos, OpenOptions, Outcome, Refusal, Request, RequestId,
+    CommandId, DeviceId, Event, Nanos, OpenOptions, Outcome, Request, RequestId,
 };
 
 /// Virtual time after which a request or command counts as stuck.
@@ -80,7 +80,7 @@ pub struct World {
     pub(crate) clients: Clients,
     load: Load,
     /// Reads that come before the load.
-    script: VecDeque<Draft>,
+    pub(crate) script: VecDeque<Draft>,
     next_request_at: Nanos,
     pub(crate) crash: Crash,
     pub(crate) witness: Option<Vec<u8>>,
@@ -252,23 +252,6 @@ impl World {
         }
     }
 
-    fn refused(&mut self, refusal: Refusal) -> Result<(), String> {
-        self.counts.refused_starts += 1;
-        for disk in self.disks_to_offer() {
-            let (trace, medium) = (&mut self.trace, self.disks[disk].medium());
-            trace.line(|| format!("disk {disk} holds {}", crate::rest::describe(medium)));
-        }
-        let absent: uraid_parity::ColumnSet =
-            self.withheld.iter().map(|r| usize::from(*r)).collect();
-        // The absent ones could have gone on alone, for all that those present know.
-        let may_refuse = self.geometry.shape.code().can_decode(absent);
-        if self.withheld.is_empty() || !may_refuse {
-            return Err(format!("the start was refused: {}", refusal.text));
-        }
-        self.start(false);
-        Ok(())
-    }
-
     /// Plans to read the whole export, in random order.
     pub(crate) fn script_sweep(&mut self) {
         let export_bytes = self.geometry.export_bytes;
@@ -360,74 +343,6 @@ impl World {
                 ordered.what
             )),
             None => Ok(()),
-        }
-    }
-
-    /// The server dies now.
-    pub(crate) fn crash_now(&mut self) -> Result<(), String> {
-        let crash = self.crash;
-        self.say(|| format!("--- {crash:?} ---"));
-        match crash {
-            Crash::Kill => self.counts.kills += 1,
-            Crash::Power => self.counts.power_losses += 1,
-        }
-        match self.phase {
-            Phase::Opening => {
-                self.counts.crashes_in_recovery += 1;
-                self.doubtful.extend(&self.withheld);
-            }
-            _ => self.look_at_roles(),
-        }
-        self.go_dark(crash);
-        self.clients.crash(crash);
-        self.start(self.scenario.has(Fault::Absent));
-        Ok(())
-    }
-
-    /// What a crash does to devices and to what the server knew.
-    fn go_dark(&mut self, crash: Crash) {
-        for disk in &mut self.disks {
-            match crash {
-                Crash::Kill => disk.settle(),
-                Crash::Power => disk.lose_power(crate::medium::Tearing::random(&mut self.rng)),
-            }
-        }
-        for ordered in std::mem::take(&mut self.ordered).into_values() {
-            self.weak.extend(ordered.roles);
-        }
-        self.script.clear();
-    }
-
-    /// Starts the server on the disks there are; `withhold`: some may be left out.
-    pub(crate) fn start(&mut self, withhold: bool) {
-        self.counts.restarts += 1;
-        self.phase = Phase::Opening;
-        self.withheld = if withhold {
-            self.choose_absent()
-        } else {
-            BTreeSet::new()
-        };
-        let here: Vec<usize> = self.disks_to_offer();
-        let mut offered: Vec<(DeviceId, usize)> = here
-            .into_iter()
-            .map(|disk| (self.new_device(), disk))
-            .collect();
-        self.rng.shuffle(&mut offered);
-        self.say(|| {
-            format!(
-                "start with {:?}",
-                offered.iter().map(|o| o.1).collect::<Vec<_>>()
-            )
-        });
-        let options = OpenOptions {
-            witness: self.witness.clone(),
-            nonce: self.rng.next(),
-            in_flight_bytes_max: self.scenario.in_flight_bytes_max,
-            ..OpenOptions::default()
-        };
-        self.host = Host::open(&offered, &self.disks, options);
-        if self.scenario.has(Fault::Nested) && self.rng.chance(0.3) {
-            self.plan_crash();
         }
     }
 
