@@ -138,6 +138,7 @@ pub fn plan(options: CreateOptions<'_>) -> Result<CreatePlan, CreateError> {
             write: 1,
             config: config.clone(),
             previous: config.clone(),
+            scrub: Default::default(),
             counters: vec![Counters::default(); MEMBERS_MAX],
         };
         member_plan(&superblock, *bytes)

@@ -13,8 +13,12 @@ use alloc::vec::Vec;
 const MAP_MAGIC: u32 = u32::from_le_bytes(*b"uMP1");
 const CHECKSUM_MAGIC: u32 = u32::from_le_bytes(*b"uCS1");
 const MAP_HEADER_BYTES: usize = 64;
+/// Where a checksum page names the checkpoint that wrote it.
+const CHECKPOINT_AT: usize = 24;
 /// Where a checksum page lists the sequence numbers of its peers.
 const PEERS_AT: usize = 32;
+/// Bits of a sequence number that peers remember.
+const PEER_BITS: u32 = 24;
 /// Config epochs are kept in this many bits of a map entry; see [`MapEntry::tag`].
 pub const TAG_BITS: u32 = 24;
 
@@ -148,6 +152,60 @@ impl Sum {
     }
 }
 
+/// What a checksum page says about itself.
+#[derive(Clone, Copy, Debug)]
+pub struct PageStamp {
+    /// The member it is on.
+    pub member: Index,
+    /// Its lane.
+    pub lane: u16,
+    /// Its number within the lane.
+    pub page: u64,
+    /// Number of this write of it.
+    pub sequence: u64,
+    /// The lane's checkpoint that wrote it.
+    pub checkpoint: u64,
+}
+
+/// What a checksum page remembers of the same page on another member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// The member.
+    pub member: Index,
+    /// Low bits of the sequence number of its last write of the page.
+    sequence: u32,
+}
+
+impl Peer {
+    /// `member` wrote the page under `sequence`.
+    pub fn new(member: Index, sequence: u64) -> Peer {
+        let sequence = (sequence & ((1 << PEER_BITS) - 1)) as u32;
+        Peer { member, sequence }
+    }
+
+    /// Whether a page with this sequence number misses the write that is remembered. Numbers
+    /// wrap: what is half of them away counts as newer.
+    pub fn is_newer_than(self, sequence: u64) -> bool {
+        let own = Peer::new(self.member, sequence).sequence;
+        let ahead = self.sequence.wrapping_sub(own) & ((1 << PEER_BITS) - 1);
+        ahead != 0 && ahead < 1 << (PEER_BITS - 1)
+    }
+
+    /// The number that is remembered, as far as it is.
+    pub fn low_sequence(self) -> u64 {
+        self.sequence.into()
+    }
+
+    fn pack(self) -> u32 {
+        u32::from(self.member.0 + 1) << PEER_BITS | self.sequence
+    }
+
+    fn unpack(packed: u32) -> Option<Peer> {
+        let member = Index((packed >> PEER_BITS).checked_sub(1)? as u16);
+        Some(Peer::new(member, packed.into()))
+    }
+}
+
 /// A checksum page in memory: the sums of some slots' blocks on one member.
 #[derive(Clone)]
 pub struct ChecksumPage {
@@ -190,38 +248,43 @@ impl ChecksumPage {
         fields().map_or(Found::Damaged, |(s, p)| Found::Valid(s, p))
     }
 
-    /// The page as it lies on disk. `peers`: the sequence number under which each role last
-    /// wrote the same page, so that a stale page shows beside its peers.
-    pub fn encode(
-        &self,
-        key: u64,
-        member: Index,
-        lane: u16,
-        page: u64,
-        sequence: u64,
-        peers: &[u64],
-    ) -> Vec<u8> {
+    /// Writes down what the page says about itself and its peers; [`ChecksumPage::sealed`] is
+    /// what then goes to disk.
+    pub fn stamp(&mut self, stamp: &PageStamp, peers: &[Option<Peer>]) {
         let mut w = Writer::default();
         w.u32(CHECKSUM_MAGIC)
             .u32(0)
-            .u64(sequence)
-            .u32(page as u32)
-            .u16(lane)
-            .u16(member.0);
-        w.pad_to(PEERS_AT);
+            .u64(stamp.sequence)
+            .u32(stamp.page as u32)
+            .u16(stamp.lane)
+            .u16(stamp.member.0)
+            .u64(stamp.checkpoint);
         peers.iter().for_each(|p| {
-            w.u32(*p as u32);
+            w.u32(p.map_or(0, Peer::pack));
         });
-        let mut bytes = w.finish();
-        let header = bytes.len();
-        bytes.extend_from_slice(&self.bytes[header..]);
-        seal(bytes, key)
+        let header = w.finish();
+        self.bytes[..header.len()].copy_from_slice(&header);
     }
 
-    /// Low bits of the sequence number under which `role` last wrote the same page, as it was
-    /// known when this one was written; 0 if it was not.
-    pub fn peer_sequence(&self, role: usize) -> u32 {
-        self.field(PEERS_AT + 4 * role)
+    /// The page as it lies on disk.
+    pub fn sealed(&self, key: u64) -> Vec<u8> {
+        seal(self.bytes.to_vec(), key)
+    }
+
+    /// Number of the lane's checkpoint that wrote the page.
+    pub fn checkpoint(&self) -> u64 {
+        u64::from(self.field(CHECKPOINT_AT)) | u64::from(self.field(CHECKPOINT_AT + 4)) << 32
+    }
+
+    /// Who held `role`, and under which number that member had last written the same page, as it
+    /// was known when this one was written.
+    pub fn peer(&self, role: usize) -> Option<Peer> {
+        Peer::unpack(self.field(PEERS_AT + 4 * role))
+    }
+
+    /// Whether two pages say the same, apart from their seals.
+    pub fn agrees(&self, other: &ChecksumPage) -> bool {
+        self.bytes[8..] == other.bytes[8..]
     }
 
     fn field(&self, at: usize) -> u32 {
@@ -324,6 +387,15 @@ mod tests {
     }
 
     #[test]
+    fn peers_know_who_is_behind_also_when_numbers_wrap() {
+        let peer = Peer::new(Index(0), 5);
+        assert!(peer.is_newer_than(4) && !peer.is_newer_than(5) && !peer.is_newer_than(6));
+        let wrapped = Peer::new(Index(0), (1 << PEER_BITS) + 1);
+        assert!(wrapped.is_newer_than((1 << PEER_BITS) - 1));
+        assert!(!wrapped.is_newer_than((1 << PEER_BITS) + 2));
+    }
+
+    #[test]
     fn every_block_has_its_own_sum() {
         for chunk in [4 << 10, 64 << 10, 1 << 20] {
             let g = geometry(chunk);
@@ -346,13 +418,23 @@ mod tests {
                 }
             }
             for (number, page) in &mut pages {
-                let bytes = page.encode(3, Index(2), 0, *number, 7, &[7; 6]);
+                let stamp = PageStamp {
+                    member: Index(2),
+                    lane: 0,
+                    page: *number,
+                    sequence: 7,
+                    checkpoint: 9 << 32 | 1,
+                };
+                page.stamp(&stamp, &[Some(Peer::new(Index(119), 7)); 6]);
+                let bytes = page.sealed(3);
                 assert_eq!(bytes.len(), BLOCK_BYTES);
                 let Found::Valid(7, read) = ChecksumPage::decode(&bytes, 3, Index(2), 0, *number)
                 else {
                     panic!("page {number}")
                 };
-                assert_eq!(read.peer_sequence(5), 7);
+                assert_eq!(read.checkpoint(), 9 << 32 | 1);
+                assert_eq!(read.peer(5), Some(Peer::new(Index(119), 7)));
+                assert!(read.agrees(page));
                 *page = read;
             }
             for slot in slots {

@@ -48,6 +48,83 @@ pub struct Counters {
     pub rebuild_cursor: u64,
     /// Stripes that changed in or after this epoch are to be filled; 0: all.
     pub rebuild_since: u64,
+    /// What the scrub under way, or the last one, found on the member.
+    pub scrub: ScrubCounts,
+}
+
+/// What a scrub found on one member; the counts saturate.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct ScrubCounts {
+    /// Blocks that were unreadable or did not match their checksum.
+    pub bad_blocks: u32,
+    /// Those rewritten from the other members.
+    pub repaired_blocks: u32,
+    /// Superblocks, checkpoints, map and checksum pages that were damaged or stale.
+    pub bad_metadata: u32,
+    /// Those rewritten.
+    pub repaired_metadata: u32,
+}
+
+/// How far the scrub under way is, or what the last one came to.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct ScrubRecord {
+    /// 0 never, 1 running, 2 paused, 3 finished, 4 stopped.
+    pub state: u8,
+    /// Slots below are done.
+    pub cursor: u64,
+    /// Bytes per second to read of each member at most; 0: no limit.
+    pub rate_max: u64,
+    /// Blocks found lost beyond redundancy.
+    pub lost_blocks: u64,
+    /// Rows that match their checksums and are no codeword.
+    pub inconsistent_rows: u64,
+}
+
+impl Counters {
+    fn encode(&self, w: &mut Writer) {
+        w.u64(self.read_errors)
+            .u64(self.write_errors)
+            .u64(self.checksum_errors);
+        w.u64(self.rebuild_cursor).u64(self.rebuild_since);
+        let s = &self.scrub;
+        w.u32(s.bad_blocks).u32(s.repaired_blocks);
+        w.u32(s.bad_metadata).u32(s.repaired_metadata);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Option<Counters> {
+        Some(Counters {
+            read_errors: r.u64()?,
+            write_errors: r.u64()?,
+            checksum_errors: r.u64()?,
+            rebuild_cursor: r.u64()?,
+            rebuild_since: r.u64()?,
+            scrub: ScrubCounts {
+                bad_blocks: r.u32()?,
+                repaired_blocks: r.u32()?,
+                bad_metadata: r.u32()?,
+                repaired_metadata: r.u32()?,
+            },
+        })
+    }
+}
+
+impl ScrubRecord {
+    fn encode(&self, w: &mut Writer) {
+        w.u64(u64::from(self.state)).u64(self.cursor);
+        w.u64(self.rate_max)
+            .u64(self.lost_blocks)
+            .u64(self.inconsistent_rows);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Option<ScrubRecord> {
+        Some(ScrubRecord {
+            state: u8::try_from(r.u64()?).ok()?,
+            cursor: r.u64()?,
+            rate_max: r.u64()?,
+            lost_blocks: r.u64()?,
+            inconsistent_rows: r.u64()?,
+        })
+    }
 }
 
 /// One member's superblock, checked.
@@ -71,6 +148,8 @@ pub struct Superblock {
     pub config: Config,
     /// The last config known to be complete before it.
     pub previous: Config,
+    /// The scrub under way, or the last one.
+    pub scrub: ScrubRecord,
     /// By place in the table.
     pub counters: Vec<Counters>,
 }
@@ -100,14 +179,12 @@ impl Superblock {
             .u16(self.index.0)
             .pad_to(216)
             .u64(self.write);
+        self.scrub.encode(&mut w);
         w.pad_to(CONFIG_AT);
         self.config.encode(&mut w);
         self.previous.encode(&mut w);
         for (i, c) in self.counters.iter().enumerate() {
-            w.u64(c.read_errors)
-                .u64(c.write_errors)
-                .u64(c.checksum_errors);
-            w.u64(c.rebuild_cursor).u64(c.rebuild_since);
+            c.encode(&mut w);
             w.pad_to(COUNTERS_AT + (i + 1) * COUNTER_BYTES);
         }
         w.pad_to(SUPERBLOCK_BYTES);
@@ -186,6 +263,7 @@ impl Superblock {
         let index = Index(r.u16()?);
         r.zeros_to(216)?;
         let write = r.u64()?;
+        let scrub = ScrubRecord::decode(&mut r)?;
         r.zeros_to(CONFIG_AT)?;
         let config = Config::decode(&bytes[CONFIG_AT..PREVIOUS_AT])?;
         let previous = Config::decode(&bytes[PREVIOUS_AT..COUNTERS_AT])?;
@@ -194,17 +272,10 @@ impl Superblock {
                 "member is not in its own table".into(),
             )));
         }
-        let counters = (0..MEMBERS_MAX)
-            .map(|i| {
-                let mut r = Reader::new(&bytes[COUNTERS_AT + i * COUNTER_BYTES..][..COUNTER_BYTES]);
-                Some(Counters {
-                    read_errors: r.u64()?,
-                    write_errors: r.u64()?,
-                    checksum_errors: r.u64()?,
-                    rebuild_cursor: r.u64()?,
-                    rebuild_since: r.u64()?,
-                })
-            })
+        let counters = bytes[COUNTERS_AT..]
+            .chunks(COUNTER_BYTES)
+            .take(MEMBERS_MAX)
+            .map(|bytes| Counters::decode(&mut Reader::new(bytes)))
             .collect::<Option<Vec<_>>>()?;
         let superblock = Superblock {
             array,
@@ -216,6 +287,7 @@ impl Superblock {
             write,
             config,
             previous,
+            scrub,
             counters,
         };
         Some(Ok(superblock))
@@ -328,6 +400,11 @@ mod tests {
             write: 5,
             previous: config.clone(),
             config,
+            scrub: ScrubRecord {
+                state: 1,
+                cursor: 7,
+                ..ScrubRecord::default()
+            },
             counters: vec![
                 Counters {
                     read_errors: 3,

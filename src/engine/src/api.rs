@@ -92,6 +92,9 @@ pub enum IoError {
     Errno(i32),
     /// Fewer bytes than asked for: the file or device is shorter than it was.
     Short,
+    /// The device answered success and holds something else: it lost the write, or put it
+    /// elsewhere.
+    NotKept,
     /// The device did not answer within the host's limit. The buffers are not yet free: the
     /// completion comes only when the kernel has let go of them.
     TimedOut,
@@ -231,7 +234,25 @@ pub enum Command {
         /// Which; none means all.
         member: Option<MemberName>,
     },
+    /// Verify everything that is in use, and repair what checksums prove.
+    Scrub(ScrubOrder),
     /// Flush, checkpoint, release the members, refuse further requests.
+    Stop,
+}
+
+/// What an operator may ask of a scrub.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ScrubOrder {
+    /// Begin one. On a read-only array it repairs nothing.
+    Start {
+        /// Bytes per second to read of each member at most.
+        rate_max: Option<u64>,
+    },
+    /// Keep its place and do nothing.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// End it where it is.
     Stop,
 }
 

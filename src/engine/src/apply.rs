@@ -35,6 +35,9 @@ impl Array {
                         overlay.insert(*stripe, *slot, *row, *column, version);
                     }
                     drop(overlay);
+                    for (column, block) in payload {
+                        self.note_version(*stripe, *column, usize::from(*row), block);
+                    }
                     self.touch(lane, *stripe, Some(*slot));
                 }
                 Entry::Remap {
@@ -73,6 +76,7 @@ impl Array {
 
     /// Gives a stripe a new place, or none; its old one is freed once batch `seq` is durable.
     pub fn move_stripe(&self, lane: &Lane, stripe: Stripe, to: Option<Slot>, seq: u64) {
+        self.note_stripe_found(stripe);
         let from = lane.map.borrow().get(stripe).slot();
         lane.overlay.borrow_mut().drop_stripe(stripe);
         let mut slots = lane.slots.borrow_mut();

@@ -3,9 +3,11 @@
 use crate::api::{Device, Event, Nanos};
 use crate::executor::{Executor, Lock, Signal};
 use crate::lane::Lane;
+use crate::lost::LostBlocks;
 use crate::members::Member;
 use crate::port::Port;
 use crate::rebuild::Progress;
+use crate::scrub::Scrub;
 use crate::stripes::Stripes;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::rc::{Rc, Weak};
@@ -96,7 +98,11 @@ pub struct Array {
     /// A block of zeros.
     pub zero: Buf,
     /// Blocks found lost beyond redundancy.
-    pub lost_blocks: Cell<u64>,
+    pub lost: RefCell<LostBlocks>,
+    /// The scrub under way, or the last one.
+    pub scrub: RefCell<Scrub>,
+    /// Requests taken up so far.
+    pub requests: Cell<u64>,
 }
 
 impl Array {
@@ -147,7 +153,9 @@ impl Array {
             random: Cell::new(nonce),
             zero: pool.zeroed(BLOCK_BYTES).freeze(),
             pool,
-            lost_blocks: Cell::new(0),
+            lost: RefCell::default(),
+            scrub: RefCell::new(Scrub::load(superblock)),
+            requests: Cell::new(0),
         });
         array.refresh_roles();
         array

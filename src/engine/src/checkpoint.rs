@@ -5,14 +5,14 @@ use crate::api::Nanos;
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::{Lane, RowImage};
-use crate::sums::SlotSums;
+use crate::sums::{SlotSums, SumPage};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::journal::Checkpoint;
-use uraid_core::pages::encode_map_page;
+use uraid_core::pages::{PageStamp, Peer, encode_map_page};
 use uraid_parity::ColumnSet;
 
 /// A lane that has been idle for so long is checkpointed, so that a start finds little to do.
@@ -137,9 +137,16 @@ impl Array {
 
     /// Writes a checkpoint record on every member that takes writes.
     pub async fn write_checkpoint_records(&self, lane: &Lane, tail: u64) {
-        let records: Vec<Checkpoint> = {
+        let records: Vec<(usize, Checkpoint)> = {
             let mut journal = lane.journal.borrow_mut();
             journal.checkpoint_number += 1;
+            // Never over the newest one a member has, which may be all it has.
+            let place = |index: Index| {
+                journal
+                    .records
+                    .get(&index)
+                    .map_or(0, |(place, _)| 1 - place)
+            };
             let record = |index: Index| Checkpoint {
                 lane: lane.id as u16,
                 member: index,
@@ -150,12 +157,17 @@ impl Array {
                 witnessed_tail: journal.tail,
                 config_nonce: self.config.borrow().nonce,
             };
-            self.all_writers().into_iter().map(record).collect()
+            let new: Vec<_> = self
+                .all_writers()
+                .into_iter()
+                .map(|i| (place(i), record(i)))
+                .collect();
+            let by_member = new.iter().map(|(place, c)| (c.member, (*place, *c)));
+            journal.records = by_member.collect();
+            new
         };
-        let write = |c: Checkpoint| {
-            let offset = self
-                .geometry
-                .checkpoint_offset(lane.id, Checkpoint::copy(c.number));
+        let write = |(place, c): (usize, Checkpoint)| {
+            let offset = self.geometry.checkpoint_offset(lane.id, place);
             self.write_member(
                 c.member,
                 offset,
@@ -171,11 +183,18 @@ impl Array {
         for (_, _, page) in &dirty {
             page.sequence.set(page.sequence.get() + 1);
         }
+        let checkpoint = lane.journal.borrow().checkpoint_number + 1;
         for (index, number, page) in &dirty {
-            let peers = self.peer_sequences(lane, *number);
-            let copy = (page.sequence.get() % 2) as usize;
+            let stamp = PageStamp {
+                member: *index,
+                lane: lane.id as u16,
+                page: *number,
+                sequence: page.sequence.get(),
+                checkpoint,
+            };
+            let copy = (stamp.sequence % 2) as usize;
             let offset = self.geometry.checksum_page_offset(lane.id, *number, copy);
-            let bytes = self.encode_sum_page(lane.id, *index, *number, page, &peers);
+            let bytes = page.stamp(&stamp, &self.peers(lane, *number, page), self.key);
             writes.push((*index, offset, bytes));
         }
         // In the order of the disk.
@@ -183,17 +202,18 @@ impl Array {
         writes
     }
 
-    /// Sequence numbers of the same page on the holders of all roles, as far as they are known.
-    fn peer_sequences(&self, lane: &Lane, number: u64) -> Vec<u64> {
-        let sequence = |holder: Option<Index>| {
-            holder
-                .and_then(|i| lane.sums.cached(i, number))
-                .map_or(0, |p| p.sequence.get())
+    /// What `page` is to remember of the same page on the holders of all roles: what is known
+    /// now, or what it remembers already.
+    fn peers(&self, lane: &Lane, number: u64, page: &SumPage) -> Vec<Option<Peer>> {
+        let now = |holder: Option<Index>| {
+            let holder = holder?;
+            let cached = lane.sums.cached(holder, number)?;
+            Some(Peer::new(holder, cached.sequence.get()))
         };
-        self.roles
-            .borrow()
-            .iter()
-            .map(|r| sequence(r.holder))
+        let roles = self.roles.borrow();
+        let known = roles.iter().enumerate();
+        known
+            .map(|(role, r)| now(r.holder).or_else(|| page.peer(role)))
             .collect()
     }
 

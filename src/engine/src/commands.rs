@@ -33,6 +33,9 @@ fn refused<T>(text: String) -> Result<T> {
 impl Array {
     /// Carries out one command.
     pub async fn command(&self, command: Command) -> Result<String> {
+        if let Command::Scrub(order) = command {
+            return self.order_scrub(order).await;
+        }
         if self.read_only && !matches!(command, Command::Stop) {
             return refused("the array is read-only".into());
         }
@@ -46,7 +49,7 @@ impl Array {
             Command::Remove { member, force } => self.remove(&member, force).await,
             Command::Add { device, force } => self.add(device, force).await,
             Command::Replace { old, new, force } => self.replace(&old, new, force).await,
-            Command::Clear { .. } => unreachable!("it needs no lock"),
+            Command::Clear { .. } | Command::Scrub(_) => unreachable!("they need no lock"),
             Command::Stop => self.stop().await,
         }
     }
@@ -180,7 +183,7 @@ impl Array {
         let found: Option<u64> = join_all(read)
             .await
             .into_iter()
-            .map(|c| Some(c?.number))
+            .map(|c| Some(c?.1.number))
             .sum();
         let whole = found >= Some(self.config.borrow().entry(index).left_checkpoints);
         if !whole {
@@ -282,6 +285,7 @@ impl Array {
         };
         let uuid = Uuid::from_random(self.nonce(), self.nonce());
         self.counters.borrow_mut()[usize::from(index.0)] = Default::default();
+        self.scrub.borrow_mut().forget(index);
         self.former.borrow_mut().remove(&index);
         self.members
             .borrow_mut()
@@ -377,6 +381,7 @@ impl Array {
                 self.ex.until(&self.changed, stopped).await;
                 self.save_cursor(index).await;
             }
+            self.until_scrub_rests().await;
             for lane in &self.lanes {
                 while self.has_work(lane) && !self.is_suspended() {
                     self.checkpoint(lane).await;
@@ -388,6 +393,7 @@ impl Array {
             }
             self.save_counters().await;
         }
+        self.until_scrub_rests().await;
         self.settle_all_io().await;
         self.event(Event::Stopped);
         Ok("stopped".into())

@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
 use uraid_core::geometry::Slot;
-use uraid_core::journal::{Entry, Header, HeaderKind};
+use uraid_core::journal::{Checkpoint, Entry, Header, HeaderKind};
 use uraid_core::units::BLOCK;
 
 /// Batches of one lane being written at the same time.
@@ -97,6 +97,8 @@ pub struct Journal {
     pub checkpoint_number: u64,
     /// Number of the last checkpoint that is durable on all members.
     pub checkpoint_settled: u64,
+    /// The newest checkpoint on each member and in which of its two places it is.
+    pub records: BTreeMap<Index, (usize, Checkpoint)>,
     /// Rings by member.
     pub rings: BTreeMap<Index, Ring>,
     /// Commits wait for the tail to move.
@@ -122,6 +124,7 @@ impl Journal {
     /// A member left: what queued units pinned of it is no longer what its pages will be.
     pub fn forget(&mut self, index: Index) {
         self.rings.remove(&index);
+        self.records.remove(&index);
         for queued in &mut self.queued {
             queued.unit.pinned.retain(|p| p.index() != index);
         }

@@ -51,15 +51,15 @@ impl Array {
         new: Vec<Option<Buf>>,
     ) -> Result<(), RequestError> {
         let rows = self.geometry.shape.rows();
-        let data = match self.complete(stripe, place, new).await {
+        let data = match self.complete(stripe, place, &new).await {
             Ok(data) => data,
-            Err(lost) => {
+            Err(_) => {
                 self.lane(stripe)
                     .slots
                     .borrow_mut()
                     .untake(self.geometry.in_lane(slot.0));
                 self.ex.fire(&self.lane(stripe).slots_moved);
-                return Err(lost.into());
+                return self.commit_rows(stripe, place, new).await;
             }
         };
         let (columns, checksums) = self.encode_stripe(slot, data);
@@ -91,8 +91,9 @@ impl Array {
         &self,
         stripe: Stripe,
         place: Option<Slot>,
-        mut new: Vec<Option<Buf>>,
+        new: &[Option<Buf>],
     ) -> Result<Vec<Buf>, Lost> {
+        let mut new = new.to_vec();
         let rows = self.geometry.shape.rows();
         let gaps: Vec<usize> = (0..new.len()).filter(|i| new[*i].is_none()).collect();
         if place.is_none() {
@@ -182,7 +183,13 @@ impl Array {
             }
         };
         let old = match place {
-            Some(_) => self.read_old(stripe, slot, &new).await?,
+            Some(_) => match self.read_old(stripe, slot, &new).await {
+                Ok(old) => old,
+                Err(_) => {
+                    self.mark_lost(stripe, slot).await?;
+                    self.read_old(stripe, slot, &new).await?
+                }
+            },
             None => alloc::vec![alloc::vec![None; rows]; shape.columns],
         };
         for row in 0..rows {
@@ -246,7 +253,7 @@ impl Array {
     }
 
     /// New parity and checksums of one row.
-    fn encode_row(
+    pub fn encode_row(
         &self,
         stripe: Stripe,
         slot: Slot,

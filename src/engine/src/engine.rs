@@ -207,6 +207,7 @@ impl Engine {
                 .borrow_mut()
                 .pop_front()
                 .expect("it is the front");
+            array.requests.set(array.requests.get() + 1);
             shared.in_flight.set(shared.in_flight.get() + 1);
             shared.in_flight_bytes.set(now + bytes);
             let (shared, array) = (shared.clone(), array.clone());

@@ -52,7 +52,7 @@ impl Array {
             self.members.borrow_mut().remove(&index);
             self.rebuilds.borrow_mut().remove(&index);
             for lane in &self.lanes {
-                lane.journal.borrow_mut().rings.remove(&index);
+                lane.journal.borrow_mut().forget(index);
             }
         }
         joined
@@ -91,6 +91,7 @@ impl Array {
             .borrow_mut()
             .insert(index, Progress::begin(0, since));
         for lane in &self.lanes {
+            lane.sums.forget(index);
             lane.journal.borrow_mut().rings.insert(index, Ring::at(0));
         }
         self.change_config(|config| {
@@ -160,6 +161,10 @@ impl Array {
                     .done()
                     .await?;
             }
+            lane.journal
+                .borrow_mut()
+                .records
+                .insert(index, (copy, checkpoint));
             self.prepare_map(lane, device).await?;
         }
         self.port.flush(device).done().await
@@ -210,6 +215,7 @@ impl Array {
             return;
         }
         self.start_rebuilds();
+        self.start_scrub();
         while let Some((role, spare)) = self.spare_for_vacancy() {
             self.event(Event::Info(format!(
                 "{} takes over role {role}",

@@ -235,6 +235,7 @@ pub fn describe(error: IoError) -> String {
         IoError::Errno(errno::ENODEV | errno::ENXIO) => "the device is gone".to_string(),
         IoError::Errno(code) => format!("error {code}"),
         IoError::Short => "the device is shorter than it was".to_string(),
+        IoError::NotKept => "it does not hold what was written to it".to_string(),
         IoError::TimedOut => "the device does not answer".to_string(),
     }
 }

@@ -1,7 +1,7 @@
 //! Members leaving and joining: verdicts on failures, and the change of config that makes them
 //! true. A config is durable on all its members before anything is answered under it.
 
-use crate::api::{Event, Nanos};
+use crate::api::{DeviceId, Event, IoError, Nanos};
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::members::{NO_SPACE_RETRY, describe, is_no_space};
@@ -13,7 +13,7 @@ use uraid_core::codec::{Reader, Writer};
 use uraid_core::config::{Config, EntryState, Index};
 use uraid_core::geometry::Stripe;
 use uraid_core::pages::MapEntry;
-use uraid_core::superblock::Superblock;
+use uraid_core::superblock::{Counters, Superblock};
 use uraid_core::units::Uuid;
 
 /// How long a verdict waits for the peers' I/O: the same fault may be about to show on them.
@@ -254,7 +254,7 @@ impl Array {
         index: Index,
         config: &Config,
         previous: &Config,
-    ) -> Result<(), crate::api::IoError> {
+    ) -> Result<(), IoError> {
         let (device, write, size, member) = {
             let mut members = self.members.borrow_mut();
             let Some(m) = members.get_mut(&index) else {
@@ -273,7 +273,8 @@ impl Array {
             write,
             config: config.clone(),
             previous: previous.clone(),
-            counters: self.counters.borrow().clone(),
+            scrub: self.scrub.borrow().record(),
+            counters: self.all_counters(),
         };
         let bytes = self.pool.copy(&superblock.encode());
         let offsets = Superblock::offsets(write, size);
@@ -290,7 +291,35 @@ impl Array {
             }
             result?;
         }
-        self.port.flush(device).done().await
+        self.port.flush(device).done().await?;
+        self.check_kept(device, offsets, &bytes).await
+    }
+
+    /// Reads a superblock back: a member that lost it would be believed to have missed a change
+    /// of config that all others know, and would take them back to the one before.
+    async fn check_kept(
+        &self,
+        device: DeviceId,
+        offsets: [u64; 2],
+        bytes: &[u8],
+    ) -> Result<(), IoError> {
+        for offset in offsets {
+            let read = self.port.read(device, offset, self.pool.take(bytes.len()));
+            // What cannot be read now is a matter for when it is needed: there is another copy.
+            if read.filled().await.is_ok_and(|found| found[..] != *bytes) {
+                return Err(IoError::NotKept);
+            }
+        }
+        Ok(())
+    }
+
+    fn all_counters(&self) -> Vec<Counters> {
+        let scrub = self.scrub.borrow();
+        let mut all = self.counters.borrow().clone();
+        for (i, counters) in all.iter_mut().enumerate() {
+            counters.scrub = scrub.counts(Index(i as u16));
+        }
+        all
     }
 
     /// Puts a config that is durable everywhere in force.

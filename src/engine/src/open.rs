@@ -1,7 +1,7 @@
 //! Opening an array: superblocks, checkpoints and the assembly rule, the config that says who is
 //! here, the map, recovery, and then service.
 
-use crate::api::{Device, DeviceId, Event, OpenOptions, Refusal};
+use crate::api::{Device, DeviceId, Event, IoError, OpenOptions, Refusal};
 use crate::array::Array;
 use crate::executor::{Executor, join_all};
 use crate::lane::Lane;
@@ -14,7 +14,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use uraid_buffer::Pool;
+use uraid_buffer::{BufMut, Pool};
 use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble};
 use uraid_core::config::{Config, EntryState, Index};
 use uraid_core::journal::Checkpoint;
@@ -30,8 +30,8 @@ const MAP_PAGES_PER_READ: u64 = 128;
 /// Sequence number and entries of a map page.
 type MapPage = (u64, Vec<MapEntry>);
 
-/// Newest checkpoint of each lane, by device.
-type Checkpoints = Vec<BTreeMap<usize, Checkpoint>>;
+/// Newest checkpoint of each lane and its place, by device.
+type Checkpoints = Vec<BTreeMap<usize, (usize, Checkpoint)>>;
 
 /// What the devices turned out to be.
 struct Assembly {
@@ -101,7 +101,7 @@ impl Opening {
         let checkpoints = self.read_checkpoints(&candidates).await;
         let completed: BTreeSet<u64> = checkpoints
             .iter()
-            .flat_map(|l| l.values().map(|c| c.config_nonce))
+            .flat_map(|l| l.values().map(|(_, c)| c.config_nonce))
             .collect();
         let strictness = self.strictness(&candidates);
         let stale = rolled_back(&candidates, &checkpoints);
@@ -228,8 +228,15 @@ impl Opening {
         self.begin_rebuilds(&array);
         for (lane, found) in array.lanes.iter().zip(checkpoints) {
             let present = by_index.values().filter_map(|c| found.get(&c.device));
-            let least = present.map(|c| c.number).min();
-            lane.journal.borrow_mut().checkpoint_settled = least.unwrap_or(0);
+            let least = present.map(|(_, c)| c.number).min();
+            let mut journal = lane.journal.borrow_mut();
+            journal.checkpoint_settled = least.unwrap_or(0);
+            let most = by_index.values().filter_map(|c| found.get(&c.device));
+            journal.checkpoint_number = most.map(|(_, c)| c.number).max().unwrap_or(0);
+            let kept = by_index.iter();
+            journal.records = kept
+                .filter_map(|(i, c)| Some((*i, *found.get(&c.device)?)))
+                .collect();
         }
         if !read_only && !self.enter_config(&array, &assembly).await {
             let text = array.suspended.borrow().clone().unwrap_or_default();
@@ -310,7 +317,7 @@ impl Opening {
             let mine: BTreeMap<Index, Checkpoint> = array
                 .all_writers()
                 .into_iter()
-                .filter_map(|i| Some((i, *checkpoints[lane.id].get(&by_index.get(&i)?.device)?)))
+                .filter_map(|i| Some((i, checkpoints[lane.id].get(&by_index.get(&i)?.device)?.1)))
                 .collect();
             let what = array.recover_lane(lane, &mine).await;
             if what != "clean" {
@@ -333,10 +340,10 @@ impl Opening {
 fn rolled_back(candidates: &[Candidate], checkpoints: &Checkpoints) -> BTreeSet<usize> {
     let mut stale = BTreeSet::new();
     for lane in checkpoints {
-        let Some(newest) = lane.values().map(|c| c.epoch).max() else {
+        let Some(newest) = lane.values().map(|(_, c)| c.epoch).max() else {
             continue;
         };
-        let current = lane.values().filter(|c| c.epoch == newest);
+        let current = lane.values().map(|(_, c)| c).filter(|c| c.epoch == newest);
         let witnessed = current.map(|c| c.witnessed_tail).max().unwrap_or(0);
         let behind = |c: &&Candidate| {
             let in_use = |s: &Superblock| s.config.entry(s.index).state.takes_writes();
@@ -344,35 +351,34 @@ fn rolled_back(candidates: &[Candidate], checkpoints: &Checkpoints) -> BTreeSet<
                 && in_use(&c.superblock)
                 && lane
                     .get(&c.device)
-                    .is_none_or(|p| (p.epoch, p.tail) < (newest, witnessed))
+                    .is_none_or(|(_, c)| (c.epoch, c.tail) < (newest, witnessed))
         };
         stale.extend(candidates.iter().filter(behind).map(|c| c.device));
     }
     stale
 }
 
-/// The newest checkpoint of a lane on a member.
+/// The newest checkpoint of a lane on a member, and in which of its two places it is.
 pub async fn read_checkpoint(
     port: &Port,
     pool: &Pool,
     device: DeviceId,
     superblock: &Superblock,
     lane: usize,
-) -> Option<Checkpoint> {
+) -> Option<(usize, Checkpoint)> {
     // One by one: an unreadable copy must not hide the other.
     let read = |copy: usize| {
         let offset = superblock.geometry.checkpoint_offset(lane, copy);
         port.read(device, offset, pool.take(BLOCK_BYTES)).filled()
     };
     let blocks = join_all([0, 1].map(read)).await;
-    let decode = |b: &uraid_buffer::BufMut| {
-        Checkpoint::decode(b, superblock.key, lane as u16, superblock.index)
+    let decode = |(place, block): (usize, &Result<BufMut, IoError>)| {
+        let block = block.as_ref().ok()?;
+        let found = Checkpoint::decode(block, superblock.key, lane as u16, superblock.index)?;
+        Some((place, found))
     };
-    blocks
-        .iter()
-        .flatten()
-        .filter_map(decode)
-        .max_by_key(|c| c.number)
+    let found = blocks.iter().enumerate().filter_map(decode);
+    found.max_by_key(|(_, c)| c.number)
 }
 
 /// Reads all four superblock copies of a device; one that cannot be read hides no other.

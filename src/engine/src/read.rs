@@ -9,17 +9,15 @@
 use crate::api::RequestError;
 use crate::array::Array;
 use crate::executor::join_all;
+use crate::settled::Repair;
 use crate::sums::SlotSums;
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 use uraid_buffer::Buf;
-use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{Sum, block_matches};
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
-use uraid_parity::ColumnSet;
 
 /// Blocks that cannot be had from the members present.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,26 +27,6 @@ impl From<Lost> for RequestError {
     fn from(lost: Lost) -> RequestError {
         RequestError::Io(lost.0)
     }
-}
-
-/// A block as it is in place.
-#[derive(Clone, Debug)]
-pub struct Placed {
-    /// Its content.
-    pub data: Buf,
-    /// Its checksum and generation; blank for blocks never written.
-    pub sum: Sum,
-}
-
-/// What to do about blocks that are wrong on a member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Repair {
-    /// Nothing.
-    No,
-    /// Rewrite them; the member did not get them before a crash, which is nobody's fault.
-    Quietly,
-    /// Rewrite, count and report them.
-    Report,
 }
 
 /// Where the visible content of a block comes from.
@@ -74,13 +52,15 @@ impl Array {
         let pieces = self.column_runs(first..end);
         let read = join_all(
             pieces
-                .into_iter()
-                .map(|(s, c, rows)| self.read_rows(s, c, rows)),
+                .iter()
+                .map(|(s, c, rows)| self.read_rows(*s, *c, rows.clone())),
         )
         .await;
         let mut blocks = Vec::new();
-        for piece in read {
-            blocks.append(&mut piece?);
+        for (piece, (stripe, column, rows)) in read.into_iter().zip(pieces) {
+            let mut piece = piece?;
+            self.refuse_marks(stripe, column, rows, &piece)?;
+            blocks.append(&mut piece);
         }
         trim(&mut blocks, (offset % BLOCK) as usize, len as usize);
         Ok(blocks)
@@ -103,7 +83,8 @@ impl Array {
         runs
     }
 
-    /// The visible content of some rows of a column, in order, in one or more buffers.
+    /// The visible content of some rows of a column, in order, in one or more buffers. Marks of
+    /// lost blocks come as they are: see [`crate::lost`].
     pub async fn read_rows(
         &self,
         stripe: Stripe,
@@ -159,6 +140,9 @@ impl Array {
                 break (slot, index, sums);
             }
         };
+        if self.is_doubtful(&sums, slot) {
+            return Err(Slow::Mismatch);
+        }
         // From here until the I/O is started nothing else runs: one instant.
         let sources = self.sources(stripe, slot, column, rows.clone(), &sums);
         let placed = |s: &Source| matches!(s, Source::Place(_));
@@ -237,159 +221,6 @@ impl Array {
             blocks.push(bytes);
         }
         Ok(blocks)
-    }
-
-    /// Reads under the place lock: what does not match now is wrong, and is reconstructed, and
-    /// rewritten where it was found if `repair` says so.
-    pub async fn read_settled(
-        &self,
-        stripe: Stripe,
-        column: usize,
-        rows: Range<usize>,
-        repair: Repair,
-    ) -> Result<Vec<Buf>, Lost> {
-        let lane = self.lane(stripe);
-        let journalled = |row: usize| {
-            lane.overlay
-                .borrow()
-                .block(stripe, row, column)
-                .map(|v| v.data.clone())
-        };
-        let Some(slot) = lane.map.borrow().get(stripe).slot() else {
-            return Ok(self.zeros(rows.len()));
-        };
-        let mut blocks: Vec<Option<Buf>> = rows.clone().map(journalled).collect();
-        let local = self.geometry.in_lane(slot.0);
-        lane.slots.borrow_mut().hold(local);
-        let result = self
-            .read_in_place(stripe, slot, column, rows, &mut blocks, repair)
-            .await;
-        lane.unhold_slot(local, &self.ex);
-        result?;
-        Ok(blocks
-            .into_iter()
-            .map(|b| b.expect("every block was found"))
-            .collect())
-    }
-
-    /// Fills the gaps in `blocks` with what is in place.
-    async fn read_in_place(
-        &self,
-        stripe: Stripe,
-        slot: Slot,
-        column: usize,
-        rows: Range<usize>,
-        blocks: &mut [Option<Buf>],
-        repair: Repair,
-    ) -> Result<(), Lost> {
-        let reader = self.reader(slot, column);
-        if let Some(index) = reader {
-            let found = self.read_placed(index, slot, column, rows.clone()).await;
-            for (block, placed) in blocks.iter_mut().zip(found) {
-                if block.is_none() {
-                    *block = placed.map(|p| p.data);
-                }
-            }
-        }
-        let missing: Vec<usize> = (0..blocks.len()).filter(|i| blocks[*i].is_none()).collect();
-        for run in runs(&missing) {
-            let run_rows = rows.start + run.start..rows.start + run.end;
-            let none = ColumnSet::EMPTY;
-            let made = self
-                .reconstruct(stripe, slot, column, run_rows.clone(), none)
-                .await?;
-            let wanted = repair != Repair::No && !self.read_only;
-            if let Some(index) = reader.filter(|_| wanted) {
-                if repair == Repair::Report {
-                    self.report_repair(index, stripe, run_rows.clone());
-                }
-                self.repair(index, slot, run_rows, &made).await;
-            }
-            for (block, placed) in blocks[run].iter_mut().zip(made) {
-                *block = Some(placed.data);
-            }
-        }
-        Ok(())
-    }
-
-    fn report_repair(&self, index: Index, stripe: Stripe, rows: Range<usize>) {
-        self.event(crate::api::Event::Warning(format!(
-            "{}: stripe {} row {}: {} wrong or unreadable block(s) rewritten from the other members",
-            self.member_name(index),
-            stripe.0,
-            rows.start,
-            rows.len()
-        )));
-        self.counters.borrow_mut()[usize::from(index.0)].checksum_errors += rows.len() as u64;
-    }
-
-    /// Rewrites blocks that were wrong on a member.
-    async fn repair(&self, index: Index, slot: Slot, rows: Range<usize>, made: &[Placed]) {
-        let sums = self.sums(index, slot, rows.clone()).await;
-        let data = made.iter().map(|p| p.data.clone()).collect();
-        let offset = self.geometry.block_offset(slot, rows.start);
-        self.write_member(index, offset, data).await;
-        for (row, placed) in rows.zip(made) {
-            self.set_sum(&sums, slot, row, placed.sum);
-        }
-    }
-
-    /// Reads some rows of a column from one member and verifies them; `None` for each block that
-    /// could not be read or does not match. The caller holds the stripe's place lock.
-    pub async fn read_placed(
-        &self,
-        index: Index,
-        slot: Slot,
-        column: usize,
-        rows: Range<usize>,
-    ) -> Vec<Option<Placed>> {
-        let sums = self.sums(index, slot, rows.clone()).await;
-        let known: Vec<Sum> = rows.clone().map(|r| self.sum_of(&sums, slot, r)).collect();
-        let first = known.iter().position(|s| !s.is_blank()).unwrap_or(0);
-        let end = known
-            .iter()
-            .rposition(|s| !s.is_blank())
-            .map_or(first, |l| l + 1);
-        let bytes = self
-            .read_span(index, slot, rows.start + first..rows.start + end)
-            .await;
-        let block = |(i, sum): (usize, Sum)| {
-            if sum.is_blank() {
-                let data = self.zero.clone();
-                return Some(Placed { data, sum });
-            }
-            let data = bytes.get(i - first)?.clone()?;
-            let good = block_matches(self.key, slot, rows.start + i, column, &data, sum);
-            good.then_some(Placed { data, sum })
-        };
-        known.into_iter().enumerate().map(block).collect()
-    }
-
-    /// Reads blocks of a slot; one I/O if it works, block by block around a latent error.
-    async fn read_span(&self, index: Index, slot: Slot, rows: Range<usize>) -> Vec<Option<Buf>> {
-        if rows.is_empty() {
-            return Vec::new();
-        }
-        let offset = self.geometry.block_offset(slot, rows.start);
-        if let Ok(bytes) = self
-            .read_member(index, offset, rows.len() * BLOCK_BYTES)
-            .await
-        {
-            return split_blocks(&bytes.freeze()).map(Some).collect();
-        }
-        if rows.len() == 1 {
-            return alloc::vec![None];
-        }
-        let one = |row: usize| async move {
-            let offset = self.geometry.block_offset(slot, row);
-            Some(
-                self.read_member(index, offset, BLOCK_BYTES)
-                    .await
-                    .ok()?
-                    .freeze(),
-            )
-        };
-        join_all(rows.map(one)).await
     }
 }
 

@@ -8,7 +8,8 @@
 use crate::api::{Event, Nanos};
 use crate::array::Array;
 use crate::executor::join_all;
-use crate::read::Placed;
+use crate::meter::Meter;
+use crate::settled::{Checked, Placed};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -22,8 +23,6 @@ use uraid_parity::ColumnSet;
 const SLOTS_IN_FLIGHT_MAX: usize = 16;
 /// How often the cursor is made durable.
 const SAVE_EVERY: Nanos = 2_000_000_000;
-/// The time over which speed is averaged.
-const SPEED_WINDOW: Nanos = 3_000_000_000;
 
 /// How far a rebuild is.
 #[derive(Clone, Debug)]
@@ -39,8 +38,7 @@ pub struct Progress {
     /// See `done_bytes`.
     pub total_bytes: u64,
     /// Recent speed.
-    pub bytes_per_second: u64,
-    window: (Nanos, u64),
+    pub meter: Meter,
 }
 
 impl Progress {
@@ -52,29 +50,13 @@ impl Progress {
             running: false,
             done_bytes: 0,
             total_bytes: 0,
-            bytes_per_second: 0,
-            window: (0, 0),
+            meter: Meter::default(),
         }
     }
 
     fn count(&mut self, bytes: u64, now: Nanos) {
         self.done_bytes += bytes;
-        let (start, at_start) = self.window;
-        if start == 0 {
-            self.window = (now, self.done_bytes);
-        } else if now > start {
-            let speed =
-                (self.done_bytes - at_start) as u128 * 1_000_000_000 / u128::from(now - start);
-            self.bytes_per_second = speed as u64;
-            if now - start > SPEED_WINDOW {
-                self.window = (
-                    now - SPEED_WINDOW / 2,
-                    self.done_bytes
-                        - (speed * u128::from(SPEED_WINDOW / 2) / 1_000_000_000)
-                            .min(u128::from(self.done_bytes)) as u64,
-                );
-            }
-        }
+        self.meter.count(self.done_bytes, now);
     }
 }
 
@@ -231,14 +213,19 @@ impl Array {
         let rows = self.geometry.shape.rows();
         let sums = self.sums(index, slot, 0..rows).await;
         let holder = self.roles.borrow()[usize::from(role)].holder;
-        let mut blocks: Vec<Option<Placed>> = match holder.filter(|h| *h != index) {
-            Some(holder) => self.read_placed(holder, slot, column, 0..rows).await,
-            None => alloc::vec![None; rows],
+        let held: Vec<Checked> = match holder.filter(|h| *h != index) {
+            Some(holder) => self.read_checked(holder, slot, column, 0..rows).await,
+            None => alloc::vec![Checked::Bad(None); rows],
         };
+        let mut blocks: Vec<Option<Placed>> = held.iter().cloned().map(Checked::good).collect();
         let missing: Vec<usize> = (0..rows).filter(|r| blocks[*r].is_none()).collect();
         for run in crate::read::runs(&missing) {
             self.rebuild_rows(stripe, slot, column, run, &mut blocks)
                 .await;
+        }
+        for (block, checked) in blocks.iter_mut().zip(held) {
+            // Where nothing can be reconstructed, what is only in doubt counts.
+            *block = block.take().or_else(|| checked.matching());
         }
         let written: Vec<usize> = (0..rows)
             .filter(|r| blocks[*r].as_ref().is_some_and(|b| !b.sum.is_blank()))

@@ -2,7 +2,8 @@
 
 use crate::array::Array;
 use crate::executor::join_all;
-use crate::read::{Lost, Placed};
+use crate::read::Lost;
+use crate::settled::{Checked, Placed};
 use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -23,15 +24,23 @@ impl Array {
     ) -> Result<Vec<Placed>, Lost> {
         let mut made: Vec<Option<Placed>> = alloc::vec![None; rows.len()];
         // Columns found bad, by row; a plan is tried until it works or none is left.
-        let mut bad = alloc::vec![without.union(ColumnSet::single(column)); rows.len()];
+        let unusable = without.union(ColumnSet::single(column));
+        let mut bad = alloc::vec![unusable; rows.len()];
+        let (mut doubts, mut trusting) = (false, false);
         while let Some(start) = made.iter().position(Option::is_none) {
             let end = (start..rows.len())
                 .find(|i| made[*i].is_some() || bad[*i] != bad[start])
                 .unwrap_or(rows.len());
+            let span = rows.start + start..rows.start + end;
             let have = self.readable(slot).minus(bad[start]);
             let Some(plan) = self.code.plan(have, ColumnSet::single(column)) else {
-                self.lost_blocks
-                    .set(self.lost_blocks.get() + (end - start) as u64);
+                if doubts && !trusting {
+                    // So much is gone that what is only in doubt must count.
+                    trusting = true;
+                    bad[start..].fill(unusable);
+                    continue;
+                }
+                self.note_lost(stripe, column, span);
                 return Err(Lost(format!(
                     "stripe {} row {}: {} of {} columns can be read, too few",
                     stripe.0,
@@ -40,28 +49,23 @@ impl Array {
                     self.geometry.shape.columns
                 )));
             };
-            let span = rows.start + start..rows.start + end;
-            let read = |source: usize| {
-                let span = span.clone();
-                async move {
-                    match self.reader(slot, source) {
-                        Some(index) => self.read_placed(index, slot, source, span).await,
-                        None => alloc::vec![None; span.len()],
-                    }
-                }
-            };
+            let read = |source: usize| self.read_column(slot, source, span.clone());
             let found = join_all(plan.sources.iter().map(|s| read(*s))).await;
             for i in start..end {
-                let row: Vec<Option<&Placed>> = found
-                    .iter()
-                    .map(|blocks| blocks[i - start].as_ref())
-                    .collect();
-                for (source, block) in plan.sources.iter().zip(&row) {
-                    if block.is_none() {
-                        bad[i].insert(*source);
+                let mut row = Vec::with_capacity(found.len());
+                for (source, blocks) in plan.sources.iter().zip(&found) {
+                    let checked = blocks[i - start].clone();
+                    doubts |= matches!(checked, Checked::Doubtful(_));
+                    let placed = match trusting {
+                        true => checked.matching(),
+                        false => checked.good(),
+                    };
+                    match placed {
+                        Some(placed) => row.push(placed),
+                        None => bad[i].insert(*source),
                     }
                 }
-                if let Some(row) = row.into_iter().collect::<Option<Vec<_>>>() {
+                if row.len() == plan.sources.len() {
                     let coefficients = &plan.rows[0].coefficients;
                     made[i] = Some(self.combine(slot, rows.start + i, column, coefficients, &row));
                 }
@@ -70,13 +74,21 @@ impl Array {
         Ok(made.into_iter().flatten().collect())
     }
 
+    /// What is in place in some rows of a column on whoever can be read for it.
+    async fn read_column(&self, slot: Slot, column: usize, rows: Range<usize>) -> Vec<Checked> {
+        match self.reader(slot, column) {
+            Some(index) => self.read_checked(index, slot, column, rows).await,
+            None => alloc::vec![Checked::Bad(None); rows.len()],
+        }
+    }
+
     fn combine(
         &self,
         slot: Slot,
         row: usize,
         column: usize,
         coefficients: &[u8],
-        sources: &[&Placed],
+        sources: &[Placed],
     ) -> Placed {
         let generation = sources.iter().map(|p| p.sum.generation).max().unwrap_or(0);
         if generation == 0 {

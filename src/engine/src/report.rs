@@ -2,11 +2,15 @@
 
 use crate::array::Array;
 use crate::status::{ArrayState, MemberState, MemberStatus, RebuildStatus, Status};
+use alloc::string::String;
 use alloc::vec::Vec;
 use uraid_core::config::{Entry, EntryState, Index};
 use uraid_core::geometry::Slot;
 use uraid_core::units::Uuid;
 use uraid_parity::ColumnSet;
+
+/// Lost blocks that `status` shows one by one.
+const LOST_SHOWN_MAX: usize = 256;
 
 impl Array {
     /// Everything `uraid status` shows.
@@ -50,7 +54,9 @@ impl Array {
                 .map(|l| l.slots.borrow().used_count())
                 .sum(),
             total_stripes: g.stripes,
-            lost_blocks: self.lost_blocks.get(),
+            lost_blocks: self.lost.borrow().count(),
+            lost_offsets: self.lost.borrow().offsets(LOST_SHOWN_MAX),
+            scrub: self.scrub_status(),
             members,
             rebuilds,
         }
@@ -89,26 +95,29 @@ impl Array {
         all
     }
 
+    /// What people call the device that a member has, or had.
+    pub fn path_of(&self, index: Index) -> Option<String> {
+        let (members, former) = (self.members.borrow(), self.former.borrow());
+        let current = members.get(&index).map(|m| &m.device);
+        let device = current.or_else(|| former.get(&index))?;
+        Some(device.path.clone())
+    }
+
     fn member_status(&self, index: Index, entry: &Entry) -> MemberStatus {
-        let members = self.members.borrow();
-        let former = self.former.borrow();
-        let device = members
-            .get(&index)
-            .map(|m| &m.device)
-            .or_else(|| former.get(&index));
-        let alive = members.get(&index).is_some_and(|m| m.alive);
+        let path = self.path_of(index);
+        let alive = self.live_device(index).is_some();
         let state = match entry.state {
             EntryState::InSync if alive => MemberState::InSync,
             EntryState::Rebuilding if alive => MemberState::Rebuilding,
             EntryState::Replacing if alive => MemberState::Replacing,
             EntryState::Spare if alive => MemberState::Spare,
-            _ if device.is_some() => MemberState::Failed,
+            _ if path.is_some() => MemberState::Failed,
             _ => MemberState::Missing,
         };
         let counters = self.counters.borrow()[usize::from(index.0)];
         MemberStatus {
             slot: entry.role,
-            path: device.map(|d| d.path.clone()),
+            path,
             uuid: entry.uuid,
             state,
             read_errors: counters.read_errors,
@@ -129,8 +138,8 @@ impl Array {
                     slot: config.entry(*index).role?,
                     done_bytes: p.done_bytes,
                     total_bytes: p.total_bytes,
-                    bytes_per_second: p.bytes_per_second,
-                    eta_seconds: left.checked_div(p.bytes_per_second),
+                    bytes_per_second: p.meter.bytes_per_second,
+                    eta_seconds: left.checked_div(p.meter.bytes_per_second),
                 })
             })
             .collect();

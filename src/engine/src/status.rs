@@ -94,6 +94,76 @@ pub struct RebuildStatus {
     pub eta_seconds: Option<u64>,
 }
 
+/// Where a scrub is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum ScrubState {
+    /// There was none yet.
+    #[default]
+    Never,
+    /// At work.
+    Running,
+    /// Waits for `resume`.
+    Paused,
+    /// Everything was looked at.
+    Finished,
+    /// Ended by an operator before that.
+    Stopped,
+}
+
+impl ScrubState {
+    /// The word `status` uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ScrubState::Never => "never",
+            ScrubState::Running => "running",
+            ScrubState::Paused => "paused",
+            ScrubState::Finished => "finished",
+            ScrubState::Stopped => "stopped",
+        }
+    }
+}
+
+/// What a scrub found on one member.
+#[derive(Clone, Debug)]
+pub struct ScrubFindings {
+    /// Its role, unless it has lost it since.
+    pub slot: Option<u16>,
+    /// Its path, if it is there.
+    pub path: Option<String>,
+    /// Blocks that were unreadable or did not match their checksum.
+    pub bad_blocks: u64,
+    /// Those rewritten from the other members.
+    pub repaired_blocks: u64,
+    /// Superblocks, checkpoints, map and checksum pages that were damaged or stale.
+    pub bad_metadata: u64,
+    /// Those rewritten.
+    pub repaired_metadata: u64,
+}
+
+/// The scrub under way, or the last one.
+#[derive(Clone, Debug)]
+pub struct ScrubStatus {
+    /// Where it is in its life.
+    pub state: ScrubState,
+    /// Bytes of each member looked at.
+    pub done_bytes: u64,
+    /// Bytes of each member to be looked at in all (what is used, not its size).
+    pub total_bytes: u64,
+    /// Recent speed, of each member.
+    pub bytes_per_second: u64,
+    /// Time left at that speed, in seconds.
+    pub eta_seconds: Option<u64>,
+    /// The operator's limit on its speed.
+    pub rate_max: Option<u64>,
+    /// Blocks that too few members have to give: lost.
+    pub lost_blocks: u64,
+    /// Rows all of whose blocks match their checksums and that are no codeword all the same:
+    /// nothing proves which block is wrong, so nothing is changed.
+    pub inconsistent_rows: u64,
+    /// All members with roles, in order; also those on which nothing was found.
+    pub members: Vec<ScrubFindings>,
+}
+
 /// Everything `uraid status` shows.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -123,8 +193,12 @@ pub struct Status {
     pub used_stripes: u64,
     /// Stripes in all.
     pub total_stripes: u64,
-    /// Blocks lost beyond redundancy.
+    /// Blocks of 4096 bytes known to be lost beyond redundancy.
     pub lost_blocks: u64,
+    /// Where the first of them are: byte offsets in the export, ascending.
+    pub lost_offsets: Vec<u64>,
+    /// The scrub under way, or the last one.
+    pub scrub: ScrubStatus,
     /// All members, roles first.
     pub members: Vec<MemberStatus>,
     /// All rebuilds, least advanced first.

@@ -1,23 +1,19 @@
 //! Checksum pages in memory: loaded when needed, written back by checkpoints, the least used of
-//! the clean ones dropped beyond a limit.
+//! the clean ones dropped beyond a limit. What to make of pages on loading is in
+//! [`crate::trust`].
 
-use crate::api::Event;
 use crate::array::Array;
 use crate::executor::{Signal, join_all};
-use crate::read::{Repair, split_blocks};
-use alloc::collections::VecDeque;
-use alloc::format;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ops::Range;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
-use uraid_buffer::Buf;
 use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
-use uraid_core::pages::{ChecksumPage, Found, Sum};
-use uraid_core::units::{BLOCK, BLOCK_BYTES};
+use uraid_core::pages::{ChecksumPage, PageStamp, Peer, Sum};
 
 /// Most clean pages kept in memory per lane: 64 MiB.
 pub const CACHED_PAGES_MAX: usize = 16384;
@@ -33,22 +29,86 @@ pub struct SumPage {
     recent: Cell<bool>,
     /// Number of its last write.
     pub sequence: Cell<u64>,
+    /// Slots, by their number in the lane, whose sums may be older than their blocks: a peer
+    /// remembers a newer page. They count for nothing until they are verified.
+    doubtful: RefCell<BTreeSet<u64>>,
+    /// It was damaged or stale when it was loaded, and has not been written since.
+    unsound: Cell<bool>,
+}
+
+impl SumPage {
+    /// A page as it was made out to be.
+    pub fn new(
+        content: ChecksumPage,
+        sequence: u64,
+        doubtful: BTreeSet<u64>,
+        unsound: bool,
+    ) -> Self {
+        SumPage {
+            content: RefCell::new(content),
+            dirty: Cell::new(false),
+            recent: Cell::new(true),
+            sequence: Cell::new(sequence),
+            doubtful: RefCell::new(doubtful),
+            unsound: Cell::new(unsound),
+        }
+    }
+
+    /// Whether it was damaged or stale when it was loaded, and has not been written since.
+    pub fn was_unsound(&self) -> bool {
+        self.unsound.get()
+    }
+
+    /// Whether what is on disk says the same, as far as it has been written down.
+    pub fn agrees(&self, on_disk: &ChecksumPage) -> bool {
+        self.dirty.get() || self.content.borrow().agrees(on_disk)
+    }
+
+    /// What it remembers of the same page on the holder of `role`.
+    pub fn peer(&self, role: usize) -> Option<Peer> {
+        self.content.borrow().peer(role)
+    }
+
+    /// The lane's checkpoint that wrote it.
+    pub fn checkpoint(&self) -> u64 {
+        self.content.borrow().checkpoint()
+    }
+
+    /// The sums of a slot are verified.
+    pub fn trust(&self, slot: u64) {
+        self.doubtful.borrow_mut().remove(&slot);
+    }
+
+    /// Its bytes for the next write.
+    pub fn stamp(&self, stamp: &PageStamp, peers: &[Option<Peer>], key: u64) -> Vec<u8> {
+        let mut content = self.content.borrow_mut();
+        content.stamp(stamp, peers);
+        content.sealed(key)
+    }
+
+    /// Its bytes as last written, with what changed since.
+    pub fn bytes(&self, key: u64) -> Vec<u8> {
+        self.content.borrow().sealed(key)
+    }
 }
 
 /// Pages of one lane.
 #[derive(Default)]
 pub struct SumCache {
-    /// `None` while a page is being loaded.
-    pages: RefCell<HashMap<Key, Option<Rc<SumPage>>, FxBuildHasher>>,
+    pages: RefCell<HashMap<Key, Rc<SumPage>, FxBuildHasher>>,
     clock: RefCell<VecDeque<Key>>,
     dirty: RefCell<Vec<Key>>,
+    /// Pages, on whatever member, that are being loaded.
+    loading: RefCell<HashSet<u64, FxBuildHasher>>,
     loaded: Signal,
+    /// Counts how often members were forgotten.
+    forgotten: Cell<u64>,
 }
 
 impl SumCache {
     /// A page that is in memory.
     pub fn cached(&self, index: Index, page: u64) -> Option<Rc<SumPage>> {
-        let found = self.pages.borrow().get(&(index, page)).cloned().flatten();
+        let found = self.pages.borrow().get(&(index, page)).cloned();
         found.inspect(|p| p.recent.set(true))
     }
 
@@ -62,8 +122,9 @@ impl SumCache {
         let keys = core::mem::take(&mut *self.dirty.borrow_mut());
         let pages = self.pages.borrow();
         let found = |(index, page): Key| {
-            let content = pages.get(&(index, page))?.clone()?;
+            let content = pages.get(&(index, page))?.clone();
             content.dirty.set(false);
+            content.unsound.set(false);
             Some((index, page, content))
         };
         keys.into_iter().filter_map(found).collect()
@@ -71,9 +132,8 @@ impl SumCache {
 
     /// Forgets a member's pages.
     pub fn forget(&self, index: Index) {
-        self.pages
-            .borrow_mut()
-            .retain(|(i, _), page| *i != index || page.is_none());
+        self.forgotten.set(self.forgotten.get() + 1);
+        self.pages.borrow_mut().retain(|(i, _), _| *i != index);
         self.dirty.borrow_mut().retain(|(i, _)| *i != index);
     }
 
@@ -84,7 +144,7 @@ impl SumCache {
     }
 
     fn insert(&self, key: Key, page: Rc<SumPage>) {
-        self.pages.borrow_mut().insert(key, Some(page));
+        self.pages.borrow_mut().insert(key, page);
         self.clock.borrow_mut().push_back(key);
         self.evict();
     }
@@ -98,7 +158,7 @@ impl SumCache {
                 return;
             }
             let Some(key) = clock.pop_front() else { return };
-            let Some(Some(page)) = pages.get(&key) else {
+            let Some(page) = pages.get(&key) else {
                 continue;
             };
             if page.dirty.get() || page.recent.replace(false) || Rc::strong_count(page) > 1 {
@@ -161,183 +221,30 @@ impl Array {
         }
     }
 
-    async fn sum_page(&self, lane: usize, index: Index, page: u64) -> Rc<SumPage> {
+    /// One page of a member. The same page of the other members comes along: they are needed
+    /// together, and one shows what another misses.
+    pub async fn sum_page(&self, lane: usize, index: Index, number: u64) -> Rc<SumPage> {
         let cache = &self.lanes[lane].sums;
-        let key = (index, page);
         loop {
-            if let Some(found) = cache.cached(index, page) {
+            if let Some(found) = cache.cached(index, number) {
                 return found;
             }
-            let loading = || matches!(cache.pages.borrow().get(&key), Some(None));
-            if !loading() {
-                break;
-            }
-            self.ex.until(&cache.loaded, || !loading()).await;
-        }
-        cache.pages.borrow_mut().insert(key, None);
-        let page = Rc::new(self.load_sum_page(lane, index, page).await);
-        cache.insert(key, page.clone());
-        self.ex.fire(&cache.loaded);
-        page
-    }
-
-    async fn load_sum_page(&self, lane: usize, index: Index, page: u64) -> SumPage {
-        let copies = self.read_sum_copies(lane, index, page).await;
-        let (content, sequence) = self
-            .newest_sum_page(&copies, lane, index, page)
-            .unwrap_or_else(|| {
-                // Never written, left over from another array, damaged or unreadable: right for
-                // slots not in use; elsewhere every block is wrong until it is repaired.
-                (self.unknown_sums(lane, index, page), 0)
-            });
-        self.look_for_unknown(&content, lane, index, page);
-        SumPage {
-            content: RefCell::new(content),
-            dirty: Cell::new(false),
-            recent: Cell::new(true),
-            sequence: Cell::new(sequence),
-        }
-    }
-
-    /// What can be read of the two copies of a page. An unreadable one does not hide the other,
-    /// unless it was the newer: then the other misses writes, and blank sums in it may stand for
-    /// blocks that have long been written.
-    async fn read_sum_copies(&self, lane: usize, index: Index, page: u64) -> Vec<Buf> {
-        let copies = self.readable_sum_copies(lane, index, page).await;
-        if copies.len() == 2 {
-            return copies;
-        }
-        let newest = self.newest_sum_page(&copies, lane, index, page);
-        let sequence = newest.map_or(0, |(_, sequence)| sequence as u32);
-        match self.witnessed_sequence(lane, index, page).await > sequence {
-            true => Vec::new(),
-            false => copies,
-        }
-    }
-
-    async fn readable_sum_copies(&self, lane: usize, index: Index, page: u64) -> Vec<Buf> {
-        let first = self.geometry.checksum_page_offset(lane, page, 0);
-        if let Ok(both) = self.read_member(index, first, 2 * BLOCK_BYTES).await {
-            return split_blocks(&both.freeze()).collect();
-        }
-        let one = |copy: u64| self.read_member(index, first + copy * BLOCK, BLOCK_BYTES);
-        let copies = join_all([0, 1].map(one)).await;
-        copies.into_iter().flatten().map(|b| b.freeze()).collect()
-    }
-
-    /// The newest sequence number of a page on a member that the same page on another one knows.
-    async fn witnessed_sequence(&self, lane: usize, index: Index, page: u64) -> u32 {
-        let Some(role) = self.config.borrow().entry(index).role else {
-            return 0;
-        };
-        let others = self.all_writers().into_iter().filter(|i| *i != index);
-        let known = others.map(|other| async move {
-            let copies = self.readable_sum_copies(lane, other, page).await;
-            let newest = self.newest_sum_page(&copies, lane, other, page);
-            newest.map_or(0, |(content, _)| content.peer_sequence(role.into()))
-        });
-        join_all(known).await.into_iter().max().unwrap_or(0)
-    }
-
-    /// The newest valid copy of a page.
-    fn newest_sum_page(
-        &self,
-        copies: &[Buf],
-        lane: usize,
-        index: Index,
-        page: u64,
-    ) -> Option<(ChecksumPage, u64)> {
-        let copies = copies.iter().filter_map(|bytes| {
-            match ChecksumPage::decode(bytes, self.key, index, lane as u16, page) {
-                Found::Valid(sequence, content) => Some((content, sequence)),
-                Found::Blank | Found::Damaged => None,
-            }
-        });
-        copies.max_by_key(|(_, sequence)| *sequence)
-    }
-
-    /// The rows of slots in use whose sums a page holds: slot, stripe and row.
-    fn rows_of_page(&self, lane: usize, page: u64) -> Vec<(Slot, Stripe, usize)> {
-        let g = &self.geometry;
-        let slots = self.lanes[lane].slots.borrow();
-        let mut all = Vec::new();
-        for local in g.slots_of_page(page) {
-            let Some(owner) = slots.owner(local) else {
+            if !cache.loading.borrow_mut().insert(number) {
+                let loading = || cache.loading.borrow().contains(&number);
+                self.ex.until(&cache.loaded, || !loading()).await;
                 continue;
-            };
-            let (slot, stripe) = (g.slot_in_lane(lane, local), g.stripe_in_lane(lane, owner));
-            let here = |row: &usize| g.group_place(slot, *row).0 == page;
-            all.extend(
-                (0..g.shape.rows())
-                    .filter(here)
-                    .map(|row| (slot, stripe, row)),
-            );
-        }
-        all
-    }
-
-    /// A page that lets nothing through: blocks of slots in use match no content, so they are
-    /// reconstructed from the other members, and the page is written anew as they are.
-    fn unknown_sums(&self, lane: usize, index: Index, page: u64) -> ChecksumPage {
-        let g = &self.geometry;
-        let mut content = ChecksumPage::blank();
-        let rows = self.rows_of_page(lane, page);
-        for (slot, stripe, row) in &rows {
-            if row % g.group_rows() == 0 {
-                content.take_group(g, *slot, *row, *stripe, 0);
             }
-            content.set_sum(g, *slot, *row, Sum::NONE);
-        }
-        if !rows.is_empty() && self.config.borrow().is_in_sync(index) {
-            self.event(Event::Warning(format!(
-                "{}: checksum page {page} of lane {lane} is damaged: its {} blocks are verified \
-                 against the other members",
-                self.member_name(index),
-                rows.len()
-            )));
-        }
-        content
-    }
-
-    /// Blocks of unknown sum on a member in sync are given one, in a task of its own.
-    fn look_for_unknown(&self, content: &ChecksumPage, lane: usize, index: Index, page: u64) {
-        let unknown = |(slot, _, row): &(Slot, Stripe, usize)| {
-            content.sum(&self.geometry, *slot, *row) == Sum::NONE
-        };
-        let any = self.rows_of_page(lane, page).iter().any(unknown);
-        if any && self.config.borrow().is_in_sync(index) && !self.read_only {
-            let array = self.me();
-            self.ex
-                .spawn(async move { array.relearn_sums(lane, index, page).await });
-        }
-    }
-
-    /// Gives the blocks of a damaged page their checksums back, by reconstruction.
-    async fn relearn_sums(&self, lane: usize, index: Index, page: u64) {
-        self.ex.until(&self.changed, || self.open.get()).await;
-        let g = &self.geometry;
-        for local in g.slots_of_page(page) {
-            let in_sync =
-                self.live_device(index).is_some() && self.config.borrow().is_in_sync(index);
-            if self.read_only || !in_sync || self.stopping.get() {
-                return;
+            let before = cache.forgotten.get();
+            let mut loaded = self.load_sum_pages(lane, index, number).await;
+            cache.loading.borrow_mut().remove(&number);
+            self.ex.fire(&cache.loaded);
+            if cache.forgotten.get() != before {
+                continue; // who is a member has changed: what was loaded may not count any more
             }
-            let Some(owner) = self.lanes[lane].slots.borrow().owner(local) else {
-                continue;
-            };
-            let stripe = g.stripe_in_lane(lane, owner);
-            let _alone = self.lock_place(stripe).await;
-            let slot = self.lanes[lane].map.borrow().get(stripe).slot();
-            let role = self.config.borrow().entry(index).role;
-            let Some((slot, role)) = slot.zip(role) else {
-                continue;
-            };
-            let column = g.shape.column_of(slot, usize::from(role));
-            // What is lost beyond redundancy stays marked and is reported to whoever reads it.
-            let rows = 0..g.shape.rows();
-            let _ = self
-                .read_settled(stripe, column, rows, Repair::Quietly)
-                .await;
+            loaded.retain(|(i, _)| cache.cached(*i, number).is_none());
+            for (i, page) in loaded {
+                cache.insert((i, number), page);
+            }
         }
     }
 
@@ -345,6 +252,13 @@ impl Array {
     pub fn sum_of(&self, sums: &SlotSums, slot: Slot, row: usize) -> Sum {
         let page = &sums.pages[(self.geometry.group_place(slot, row).0 - sums.first_page) as usize];
         page.content.borrow().sum(&self.geometry, slot, row)
+    }
+
+    /// Whether the sums of a slot may be older than its blocks.
+    pub fn is_doubtful(&self, sums: &SlotSums, slot: Slot) -> bool {
+        let local = self.geometry.in_lane(slot.0);
+        let doubts = |page: &Rc<SumPage>| page.doubtful.borrow().contains(&local);
+        sums.pages.iter().any(doubts)
     }
 
     /// Sets the sum of a block.
@@ -362,6 +276,8 @@ impl Array {
                 page.take_group(g, slot, row, stripe, seq)
             });
         }
+        let local = self.geometry.in_lane(slot.0);
+        sums.pages.iter().for_each(|page| page.trust(local));
     }
 
     fn change_sums(
@@ -376,25 +292,5 @@ impl Array {
         change(&mut page.content.borrow_mut());
         let lane = &self.lanes[self.geometry.lane_of_slot(slot)];
         lane.sums.mark_dirty((sums.index, number), page);
-    }
-
-    /// The bytes of a page for its next write.
-    pub fn encode_sum_page(
-        &self,
-        lane: usize,
-        index: Index,
-        number: u64,
-        page: &SumPage,
-        peers: &[u64],
-    ) -> Vec<u8> {
-        let content = page.content.borrow();
-        content.encode(
-            self.key,
-            index,
-            lane as u16,
-            number,
-            page.sequence.get(),
-            peers,
-        )
     }
 }

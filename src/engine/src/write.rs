@@ -259,7 +259,10 @@ impl Array {
             let BlockWrite::Patch(patches) = &blocks[b] else {
                 unreachable!("it was a patch")
             };
-            blocks[b] = BlockWrite::New(self.patched(&old?[0], patches));
+            let old = old?;
+            let row = b % rows;
+            self.refuse_marks(stripe, b / rows, row..row + 1, &old)?;
+            blocks[b] = BlockWrite::New(self.patched(&old[0], patches));
         }
         Ok(())
     }

@@ -49,6 +49,7 @@ fn new_array(level: Level, n: usize) -> Vec<Superblock> {
         write: 1,
         config: config.clone(),
         previous: config.clone(),
+        scrub: Default::default(),
         counters: vec![Counters::default(); MEMBERS_MAX],
     };
     (0..n).map(superblock).collect()

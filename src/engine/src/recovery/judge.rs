@@ -15,7 +15,7 @@ use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::journal::Entry;
 use uraid_core::pages::Sum;
 use uraid_core::units::BLOCK_BYTES;
-use uraid_parity::ColumnSet;
+use uraid_parity::{ColumnSet, Plan, PlanRow};
 
 /// Stripes judged at the same time.
 const STRIPES_MAX: usize = 32;
@@ -72,6 +72,8 @@ pub struct Verdict {
     pub mend: Vec<(Stripe, usize)>,
     /// Rows that cannot be decoded, in words.
     pub lost: Vec<String>,
+    /// The same rows with marks for what is lost, should the verdict have to be lived with.
+    pub marked: Vec<RowFinal>,
 }
 
 /// What a block is expected to be.
@@ -79,6 +81,8 @@ enum Expected {
     Journalled(Newest),
     Checksum(u32),
     Blank,
+    /// Its checksum page may be stale.
+    Doubtful(Sum),
     Unknown,
 }
 
@@ -167,6 +171,10 @@ impl State {
     }
 }
 
+fn columns_of(row: &[Option<Buf>]) -> ColumnSet {
+    (0..row.len()).filter(|c| row[*c].is_some()).collect()
+}
+
 impl Array {
     /// Judges every stripe of a state. Moves in records below `floor` need no proof.
     pub async fn judge_state(&self, evidence: &Evidence, state: &State, floor: u64) -> Verdict {
@@ -184,6 +192,7 @@ impl Array {
                 verdict.rows.append(&mut one.rows);
                 verdict.mend.append(&mut one.mend);
                 verdict.lost.append(&mut one.lost);
+                verdict.marked.append(&mut one.marked);
             }
         }
         verdict
@@ -218,10 +227,16 @@ impl Array {
         let mut verdict = Verdict::default();
         for row in rows {
             let journalled = state.rows.contains_key(&(row as u16));
-            let found = self
-                .find_row(evidence, state, slot, row, first, &in_place)
+            let mut found = self
+                .find_row(evidence, state, slot, row, first, &in_place, false)
                 .await;
-            let have: ColumnSet = (0..found.len()).filter(|c| found[*c].is_some()).collect();
+            if !self.code.can_decode(columns_of(&found)) {
+                // So much is gone that checksums that are only in doubt must count.
+                found = self
+                    .find_row(evidence, state, slot, row, first, &in_place, true)
+                    .await;
+            }
+            let have = columns_of(&found);
             if !journalled && self.code.can_decode(have) {
                 // Wholly in its new slot or mended there: that only adds to what is known, so it
                 // needs no re-log.
@@ -230,15 +245,20 @@ impl Array {
                 }
                 continue;
             }
-            match self.finish_row(stripe, slot, row, found, have) {
-                Some(image) => verdict.rows.push(image),
-                None => verdict.lost.push(format!(
-                    "stripe {} row {row}: {} of {} columns verify",
-                    stripe.0,
-                    have.len(),
-                    self.geometry.shape.columns
-                )),
+            if self.code.can_decode(have) {
+                let image = self.finish_row(stripe, slot, row, found, have);
+                verdict.rows.push(image);
+                continue;
             }
+            verdict.lost.push(format!(
+                "stripe {} row {row}: {} of {} columns verify",
+                stripe.0,
+                have.len(),
+                self.geometry.shape.columns
+            ));
+            verdict
+                .marked
+                .push(self.marked_row(stripe, slot, row, found));
         }
         verdict
     }
@@ -251,7 +271,8 @@ impl Array {
         Some(self.read_member(index, offset, len).await.ok()?.freeze())
     }
 
-    /// The verified blocks of a row, by column.
+    /// The verified blocks of a row, by column; `trusting`: also those whose checksum is in doubt.
+    #[allow(clippy::too_many_arguments)] // one row of one stripe, seen from all sides
     async fn find_row(
         &self,
         evidence: &Evidence,
@@ -260,6 +281,7 @@ impl Array {
         row: usize,
         first: usize,
         in_place: &[Option<Buf>],
+        trusting: bool,
     ) -> Vec<Option<Buf>> {
         let mut found = Vec::with_capacity(in_place.len());
         for (column, span) in in_place.iter().enumerate() {
@@ -276,7 +298,9 @@ impl Array {
                 },
                 Expected::Checksum(crc) => placed(crc),
                 Expected::Blank => Some(self.zero.clone()),
-                Expected::Unknown => None,
+                Expected::Doubtful(sum) if trusting && sum.is_blank() => Some(self.zero.clone()),
+                Expected::Doubtful(sum) if trusting => placed(sum.crc),
+                Expected::Doubtful(_) | Expected::Unknown => None,
             });
         }
         found
@@ -304,6 +328,7 @@ impl Array {
                 let sums = self.sums(index, slot, row..row + 1).await;
                 match self.sum_of(&sums, slot, row) {
                     Sum::NONE => Expected::Unknown,
+                    sum if self.is_doubtful(&sums, slot) => Expected::Doubtful(sum),
                     sum if sum.is_blank() => Expected::Blank,
                     sum => Expected::Checksum(sum.crc),
                 }
@@ -311,7 +336,42 @@ impl Array {
         }
     }
 
-    /// Computes the columns that are missing; `None` when too few are there.
+    /// The row with marks in place of the data that is missing.
+    fn marked_row(
+        &self,
+        stripe: Stripe,
+        slot: Slot,
+        row: usize,
+        mut found: Vec<Option<Buf>>,
+    ) -> RowFinal {
+        let data = self.geometry.shape.data;
+        for column in 0..data {
+            let have = columns_of(&found);
+            if found[column].is_none() {
+                // A mirror may lack one block and have a copy of the next.
+                found[column] = Some(match self.code.plan(have, ColumnSet::single(column)) {
+                    Some(plan) => self.carry_out_plan(&plan, &found).remove(0).1,
+                    None => self.mark_of(stripe, column, row),
+                });
+            }
+        }
+        // Parities that were found belong to what is lost.
+        found[data..].fill(None);
+        self.finish_row(stripe, slot, row, found, ColumnSet::first(data))
+    }
+
+    /// The columns that a plan gives, from those it needs.
+    fn carry_out_plan(&self, plan: &Plan, found: &[Option<Buf>]) -> Vec<(usize, Buf)> {
+        let source = |s: &usize| &found[*s].as_ref().expect("a plan uses what is there")[..];
+        let sources: Vec<&[u8]> = plan.sources.iter().map(source).collect();
+        let make = |wanted: &PlanRow| {
+            let made = self.block(|out| self.kernels.combine(&wanted.coefficients, &sources, out));
+            (wanted.column, made)
+        };
+        plan.rows.iter().map(make).collect()
+    }
+
+    /// Computes the columns that are missing; those in `have` suffice.
     fn finish_row(
         &self,
         stripe: Stripe,
@@ -319,32 +379,24 @@ impl Array {
         row: usize,
         found: Vec<Option<Buf>>,
         have: ColumnSet,
-    ) -> Option<RowFinal> {
+    ) -> RowFinal {
         let want = ColumnSet::first(found.len()).minus(have);
         let mut columns = found;
         if !want.is_empty() {
-            let plan = self.code.plan(have, want)?;
-            let blocks: Vec<Buf> = plan
-                .sources
-                .iter()
-                .map(|s| columns[*s].clone().expect("it is there"))
-                .collect();
-            let sources: Vec<&[u8]> = blocks.iter().map(|b| &b[..]).collect();
-            for wanted in &plan.rows {
-                let made =
-                    self.block(|out| self.kernels.combine(&wanted.coefficients, &sources, out));
-                columns[wanted.column] = Some(made);
+            let plan = self.code.plan(have, want).expect("the row can be decoded");
+            for (column, made) in self.carry_out_plan(&plan, &columns) {
+                columns[column] = Some(made);
             }
         }
-        let columns: Vec<Buf> = columns.into_iter().collect::<Option<_>>()?;
+        let columns: Vec<Buf> = columns.into_iter().flatten().collect();
         let crc = |(c, b): (usize, &Buf)| checksum::block(self.key, slot, row, c, b);
         let checksums = columns.iter().enumerate().map(crc).collect();
-        Some(RowFinal {
+        RowFinal {
             stripe,
             slot,
             row: row as u16,
             columns,
             checksums,
-        })
+        }
     }
 }

@@ -17,7 +17,8 @@ use crate::array::Array;
 use crate::commit::Ring;
 use crate::executor::join_all;
 use crate::lane::{Lane, Version};
-use crate::read::{Repair, runs};
+use crate::read::runs;
+use crate::settled::Repair;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -101,11 +102,12 @@ impl Array {
         let mut upto = top;
         loop {
             let state = State::replay(evidence, upto);
-            let verdict = self.judge_state(evidence, &state, floor).await;
+            let mut verdict = self.judge_state(evidence, &state, floor).await;
             let must_take = upto == floor || evidence.origin != Origin::Ring;
             if verdict.lost.is_empty() || must_take {
                 let next_seq = evidence.next_seq(upto);
                 let moves = state.moves();
+                verdict.rows.append(&mut verdict.marked);
                 return Decision {
                     next_seq,
                     moves,

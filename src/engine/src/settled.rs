@@ -1,0 +1,280 @@
+//! Reading what is in place under a stripe's place lock, where nothing moves: what does not match
+//! now is wrong, is reconstructed from the other members, and is rewritten.
+
+use crate::api::Event;
+use crate::array::Array;
+use crate::executor::join_all;
+use crate::read::{Lost, runs, split_blocks};
+use alloc::format;
+use alloc::vec::Vec;
+use core::ops::Range;
+use uraid_buffer::Buf;
+use uraid_core::config::Index;
+use uraid_core::geometry::{Slot, Stripe};
+use uraid_core::pages::{Sum, block_matches};
+use uraid_core::units::BLOCK_BYTES;
+use uraid_parity::ColumnSet;
+
+/// A block as it is in place.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its content.
+    pub data: Buf,
+    /// Its checksum and generation; blank for blocks never written.
+    pub sum: Sum,
+}
+
+/// A block as it was found on a member.
+#[derive(Clone, Debug)]
+pub enum Checked {
+    /// It matches.
+    Good(Placed),
+    /// It matches a checksum that may be older than it should be.
+    Doubtful(Placed),
+    /// It does not match, or could not be read.
+    Bad(Option<Buf>),
+}
+
+impl Checked {
+    /// The block, if it is good.
+    pub fn good(self) -> Option<Placed> {
+        match self {
+            Checked::Good(placed) => Some(placed),
+            Checked::Doubtful(_) | Checked::Bad(_) => None,
+        }
+    }
+
+    /// The block, if it matches at all.
+    pub fn matching(self) -> Option<Placed> {
+        match self {
+            Checked::Good(placed) | Checked::Doubtful(placed) => Some(placed),
+            Checked::Bad(_) => None,
+        }
+    }
+
+    /// Whether the member has just these bytes.
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        match self {
+            Checked::Good(p) | Checked::Doubtful(p) => p.data[..] == *bytes,
+            Checked::Bad(found) => found.as_ref().is_some_and(|b| b[..] == *bytes),
+        }
+    }
+}
+
+/// What to do about blocks that are wrong on a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Repair {
+    /// Nothing.
+    No,
+    /// Rewrite them; the member did not get them before a crash, which is nobody's fault.
+    Quietly,
+    /// Rewrite, count and report them.
+    Report,
+}
+
+impl Array {
+    /// Reads some rows of a column; the caller holds the place lock, alone if it wants repairs.
+    pub async fn read_settled(
+        &self,
+        stripe: Stripe,
+        column: usize,
+        rows: Range<usize>,
+        repair: Repair,
+    ) -> Result<Vec<Buf>, Lost> {
+        let lane = self.lane(stripe);
+        let journalled = |row: usize| {
+            lane.overlay
+                .borrow()
+                .block(stripe, row, column)
+                .map(|v| v.data.clone())
+        };
+        let Some(slot) = lane.map.borrow().get(stripe).slot() else {
+            return Ok(self.zeros(rows.len()));
+        };
+        let mut blocks: Vec<Option<Buf>> = rows.clone().map(journalled).collect();
+        let local = self.geometry.in_lane(slot.0);
+        lane.slots.borrow_mut().hold(local);
+        let result = self
+            .read_in_place((stripe, slot), column, rows.clone(), &mut blocks, repair)
+            .await;
+        lane.unhold_slot(local, &self.ex);
+        result?;
+        self.note_found(stripe, column, rows);
+        Ok(blocks
+            .into_iter()
+            .map(|b| b.expect("every block was found"))
+            .collect())
+    }
+
+    /// Fills the gaps in `blocks` with what is in place.
+    async fn read_in_place(
+        &self,
+        (stripe, slot): (Stripe, Slot),
+        column: usize,
+        rows: Range<usize>,
+        blocks: &mut [Option<Buf>],
+        repair: Repair,
+    ) -> Result<(), Lost> {
+        let reader = self.reader(slot, column);
+        let mut found = match reader {
+            Some(index) => self.read_checked(index, slot, column, rows.clone()).await,
+            None => alloc::vec![Checked::Bad(None); rows.len()],
+        };
+        for (block, checked) in blocks.iter_mut().zip(&found) {
+            if let (None, Checked::Good(placed)) = (&block, checked) {
+                *block = Some(placed.data.clone());
+            }
+        }
+        let missing: Vec<usize> = (0..blocks.len()).filter(|i| blocks[*i].is_none()).collect();
+        for run in runs(&missing) {
+            let at = rows.start + run.start..rows.start + run.end;
+            let made = self.made_anew((stripe, slot), column, at.clone(), &mut found[run.clone()]);
+            let made = made.await?;
+            let wanted = repair != Repair::No && !self.read_only;
+            if let Some(index) = reader.filter(|_| wanted) {
+                let wrong = |(f, m): (&Checked, &Placed)| !f.holds(&m.data);
+                let wrong = found[run.clone()]
+                    .iter()
+                    .zip(&made)
+                    .filter(|p| wrong(*p))
+                    .count();
+                if repair == Repair::Report && wrong > 0 {
+                    self.report_repair(index, stripe, at.start, wrong);
+                }
+                self.repair(index, slot, at, &made, wrong > 0).await;
+            }
+            for (block, placed) in blocks[run].iter_mut().zip(made) {
+                *block = Some(placed.data);
+            }
+        }
+        Ok(())
+    }
+
+    /// What blocks should be that are not good: reconstructed, or where that cannot be done, as
+    /// they were found if only their checksum is in doubt.
+    async fn made_anew(
+        &self,
+        (stripe, slot): (Stripe, Slot),
+        column: usize,
+        rows: Range<usize>,
+        found: &mut [Checked],
+    ) -> Result<Vec<Placed>, Lost> {
+        let none = ColumnSet::EMPTY;
+        let made = self
+            .reconstruct(stripe, slot, column, rows.clone(), none)
+            .await;
+        let doubtful = |f: &Checked| matches!(f, Checked::Doubtful(_));
+        if made.is_ok() || !found.iter().any(doubtful) {
+            return made;
+        }
+        let mut all = Vec::with_capacity(rows.len());
+        for (row, checked) in rows.zip(found) {
+            let made = self
+                .reconstruct(stripe, slot, column, row..row + 1, none)
+                .await;
+            match (made, checked) {
+                (Ok(mut made), _) => all.append(&mut made),
+                (Err(_), Checked::Doubtful(placed)) => all.push(placed.clone()),
+                (Err(lost), _) => return Err(lost),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Tells that blocks of a member were wrong, and counts them.
+    pub fn report_repair(&self, index: Index, stripe: Stripe, row: usize, blocks: usize) {
+        self.event(Event::Warning(format!(
+            "{}: stripe {} row {row}: {blocks} wrong or unreadable block(s) rewritten from the \
+             other members",
+            self.member_name(index),
+            stripe.0,
+        )));
+        self.counters.borrow_mut()[usize::from(index.0)].checksum_errors += blocks as u64;
+    }
+
+    /// Gives a member what it should have; `data`: not only the checksums.
+    pub async fn repair(
+        &self,
+        index: Index,
+        slot: Slot,
+        rows: Range<usize>,
+        made: &[Placed],
+        data: bool,
+    ) {
+        let sums = self.sums(index, slot, rows.clone()).await;
+        if data {
+            let blocks = made.iter().map(|p| p.data.clone()).collect();
+            let offset = self.geometry.block_offset(slot, rows.start);
+            self.write_member(index, offset, blocks).await;
+        }
+        for (row, placed) in rows.zip(made) {
+            self.set_sum(&sums, slot, row, placed.sum);
+        }
+    }
+
+    /// Reads some rows of a column from one member and verifies them.
+    pub async fn read_checked(
+        &self,
+        index: Index,
+        slot: Slot,
+        column: usize,
+        rows: Range<usize>,
+    ) -> Vec<Checked> {
+        let sums = self.sums(index, slot, rows.clone()).await;
+        let doubtful = self.is_doubtful(&sums, slot);
+        let known: Vec<Sum> = rows.clone().map(|r| self.sum_of(&sums, slot, r)).collect();
+        let wanted = |s: &Sum| !s.is_blank();
+        let first = known.iter().position(wanted).unwrap_or(0);
+        let end = known
+            .iter()
+            .rposition(wanted)
+            .map_or(first, |last| last + 1);
+        let bytes = self
+            .read_span(index, slot, rows.start + first..rows.start + end)
+            .await;
+        let check = |(i, sum): (usize, Sum)| {
+            let read = i.checked_sub(first).and_then(|at| bytes.get(at)?.clone());
+            let placed = match (sum.is_blank(), &read) {
+                (true, _) => Some(self.zero.clone()),
+                (false, Some(data)) => {
+                    block_matches(self.key, slot, rows.start + i, column, data, sum)
+                        .then(|| data.clone())
+                }
+                (false, None) => None,
+            };
+            match placed {
+                Some(data) if !doubtful => Checked::Good(Placed { data, sum }),
+                Some(data) => Checked::Doubtful(Placed { data, sum }),
+                None => Checked::Bad(read),
+            }
+        };
+        known.into_iter().enumerate().map(check).collect()
+    }
+
+    /// Reads blocks of a slot; one I/O if it works, block by block around a latent error.
+    async fn read_span(&self, index: Index, slot: Slot, rows: Range<usize>) -> Vec<Option<Buf>> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let offset = self.geometry.block_offset(slot, rows.start);
+        if let Ok(bytes) = self
+            .read_member(index, offset, rows.len() * BLOCK_BYTES)
+            .await
+        {
+            return split_blocks(&bytes.freeze()).map(Some).collect();
+        }
+        if rows.len() == 1 {
+            return alloc::vec![None];
+        }
+        let one = |row: usize| async move {
+            let offset = self.geometry.block_offset(slot, row);
+            Some(
+                self.read_member(index, offset, BLOCK_BYTES)
+                    .await
+                    .ok()?
+                    .freeze(),
+            )
+        };
+        join_all(rows.map(one)).await
+    }
+}

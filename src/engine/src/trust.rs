@@ -1,0 +1,251 @@
+//! What to make of a checksum page when it is loaded.
+//!
+//! Every page remembers under which number the other members last wrote the same page. A page that
+//! a peer remembers to be newer is stale: a write of it was lost, and the blocks it covers may be
+//! newer than its sums, or blank in it and written since. Its sums are *doubtful*: they are
+//! verified against the other members before they count.
+//!
+//! A peer's word counts only if the checkpoint that wrote it was completed. After a crash in the
+//! middle of a checkpoint some members hold newer pages than others, and that is no fault: the
+//! journal has everything that the older ones miss. A number that such a checkpoint used can be
+//! used again, so the rule errs now and then on the side of doubt. Doubt is no verdict, though:
+//! where too few other members are left to verify against, the doubtful sums count after all. That
+//! is safe, because with so many members lost no further fault is within what is promised.
+
+use crate::api::Event;
+use crate::array::Array;
+use crate::executor::join_all;
+use crate::read::split_blocks;
+use crate::settled::Repair;
+use crate::sums::SumPage;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use uraid_buffer::Buf;
+use uraid_core::config::Index;
+use uraid_core::geometry::{Slot, Stripe};
+use uraid_core::pages::{ChecksumPage, Found, Peer, Sum};
+use uraid_core::units::{BLOCK, BLOCK_BYTES};
+
+/// A page as it was found on a member: the newest valid copy and its number.
+type FoundPage = Option<(ChecksumPage, u64)>;
+
+impl Array {
+    /// Loads a page of `index` and of every other member that has not got it in memory.
+    pub async fn load_sum_pages(
+        &self,
+        lane: usize,
+        index: Index,
+        number: u64,
+    ) -> Vec<(Index, Rc<SumPage>)> {
+        let sums = &self.lanes[lane].sums;
+        let mut members: BTreeSet<Index> = self.all_writers().into_iter().collect();
+        members.retain(|i| sums.cached(*i, number).is_none());
+        members.insert(index);
+        let read = |i: &Index| self.read_newest_sum_page(lane, *i, number);
+        let found: Vec<FoundPage> = join_all(members.iter().map(read)).await;
+        let members: Vec<Index> = members.into_iter().collect();
+        let make = |(i, page): (&Index, &FoundPage)| {
+            let newest = self.newest_known(lane, *i, number, &found);
+            (
+                *i,
+                Rc::new(self.judge_sum_page(lane, *i, number, page.clone(), newest)),
+            )
+        };
+        members.iter().zip(&found).map(make).collect()
+    }
+
+    async fn read_newest_sum_page(&self, lane: usize, index: Index, number: u64) -> FoundPage {
+        let copies = self.readable_sum_copies(lane, index, number).await;
+        let decode =
+            |bytes: &Buf| match ChecksumPage::decode(bytes, self.key, index, lane as u16, number) {
+                Found::Valid(sequence, content) => Some((content, sequence)),
+                Found::Blank | Found::Damaged => None,
+            };
+        let valid = copies.iter().filter_map(decode);
+        valid.max_by_key(|(_, sequence)| *sequence)
+    }
+
+    /// An unreadable copy does not hide the other.
+    async fn readable_sum_copies(&self, lane: usize, index: Index, number: u64) -> Vec<Buf> {
+        let first = self.geometry.checksum_page_offset(lane, number, 0);
+        if let Ok(both) = self.read_member(index, first, 2 * BLOCK_BYTES).await {
+            return split_blocks(&both.freeze()).collect();
+        }
+        let one = |copy: u64| self.read_member(index, first + copy * BLOCK, BLOCK_BYTES);
+        let copies = join_all([0, 1].map(one)).await;
+        copies.into_iter().flatten().map(|b| b.freeze()).collect()
+    }
+
+    /// The newest write of a page on `index` that a peer remembers, of checkpoints that were
+    /// completed; `found` are those just read.
+    fn newest_known(
+        &self,
+        lane: usize,
+        index: Index,
+        number: u64,
+        found: &[FoundPage],
+    ) -> Option<Peer> {
+        let role = usize::from(self.config.borrow().entry(index).role?);
+        let lane = &self.lanes[lane];
+        let completed = lane.journal.borrow().checkpoint_number;
+        let read = found.iter().flatten();
+        let read = read.map(|(page, _)| (page.checkpoint(), page.peer(role)));
+        let cached = self.all_writers().into_iter();
+        let cached = cached.filter_map(|i| lane.sums.cached(i, number));
+        let cached = cached.map(|page| (page.checkpoint(), page.peer(role)));
+        let words = read.chain(cached).filter(|(n, _)| *n <= completed);
+        let about_it = words.filter_map(|(_, peer)| peer.filter(|p| p.member == index));
+        about_it.reduce(|a, b| {
+            if b.is_newer_than(a.low_sequence()) {
+                b
+            } else {
+                a
+            }
+        })
+    }
+
+    /// What a page of a member is worth.
+    fn judge_sum_page(
+        &self,
+        lane: usize,
+        index: Index,
+        number: u64,
+        found: FoundPage,
+        newest: Option<Peer>,
+    ) -> SumPage {
+        let rows = self.rows_of_page(lane, number);
+        let in_sync = self.config.borrow().is_in_sync(index);
+        // A member being filled gets all of it anew; its numbers go on from what peers know.
+        let least = newest.filter(|_| !in_sync).map_or(0, Peer::low_sequence);
+        let Some((content, sequence)) = found else {
+            // Never written, left over from another array, damaged or unreadable: right for
+            // slots not in use; elsewhere every block is wrong until it is verified.
+            let unsound = in_sync && !rows.is_empty();
+            if unsound {
+                self.report_unsound(lane, index, number, rows.len(), "damaged");
+                self.look_closer(lane, index, number);
+            }
+            let content = self.unknown_sums(&rows);
+            return SumPage::new(content, least, BTreeSet::new(), unsound);
+        };
+        let stale = in_sync && newest.is_some_and(|peer| peer.is_newer_than(sequence));
+        let mut doubtful = BTreeSet::new();
+        if stale && !rows.is_empty() {
+            self.report_unsound(
+                lane,
+                index,
+                number,
+                rows.len(),
+                "older than its peers know it",
+            );
+            let slots = rows
+                .iter()
+                .map(|(slot, _, _)| self.geometry.in_lane(slot.0));
+            doubtful.extend(slots);
+        }
+        let unknown = |(slot, _, row): &(Slot, Stripe, usize)| {
+            content.sum(&self.geometry, *slot, *row) == Sum::NONE
+        };
+        if in_sync && (!doubtful.is_empty() || rows.iter().any(unknown)) {
+            self.look_closer(lane, index, number);
+        }
+        let unsound = !doubtful.is_empty();
+        SumPage::new(content, sequence.max(least), doubtful, unsound)
+    }
+
+    /// The rows of slots in use whose sums a page holds: slot, stripe and row.
+    fn rows_of_page(&self, lane: usize, page: u64) -> Vec<(Slot, Stripe, usize)> {
+        let g = &self.geometry;
+        let slots = self.lanes[lane].slots.borrow();
+        let mut all = Vec::new();
+        for local in g.slots_of_page(page) {
+            let Some(owner) = slots.owner(local) else {
+                continue;
+            };
+            let (slot, stripe) = (g.slot_in_lane(lane, local), g.stripe_in_lane(lane, owner));
+            let here = |row: &usize| g.group_place(slot, *row).0 == page;
+            let rows = (0..g.shape.rows()).filter(here);
+            all.extend(rows.map(|row| (slot, stripe, row)));
+        }
+        all
+    }
+
+    /// Whether a page holds sums of slots in use.
+    pub fn page_is_used(&self, lane: usize, page: u64) -> bool {
+        let slots = self.lanes[lane].slots.borrow();
+        let mut here = self.geometry.slots_of_page(page);
+        here.any(|local| slots.owner(local).is_some())
+    }
+
+    /// A page that lets nothing through: blocks of slots in use match no content, so they are
+    /// reconstructed from the other members, and the page is written anew as they are.
+    fn unknown_sums(&self, rows: &[(Slot, Stripe, usize)]) -> ChecksumPage {
+        let g = &self.geometry;
+        let mut content = ChecksumPage::blank();
+        for (slot, stripe, row) in rows {
+            if row % g.group_rows() == 0 {
+                content.take_group(g, *slot, *row, *stripe, 0);
+            }
+            content.set_sum(g, *slot, *row, Sum::NONE);
+        }
+        content
+    }
+
+    fn report_unsound(&self, lane: usize, index: Index, number: u64, blocks: usize, how: &str) {
+        self.event(Event::Warning(format!(
+            "{}: checksum page {number} of lane {lane} is {how}: its {blocks} blocks are verified \
+             against the other members",
+            self.member_name(index)
+        )));
+        self.counters.borrow_mut()[usize::from(index.0)].checksum_errors += 1;
+        self.count_unsound_page(index);
+    }
+
+    /// Blocks of unknown or doubtful sum on a member in sync are verified, by a task of its own.
+    fn look_closer(&self, lane: usize, index: Index, number: u64) {
+        if !self.read_only {
+            let array = self.me();
+            self.ex
+                .spawn(async move { array.relearn_sums(lane, index, number).await });
+        }
+    }
+
+    /// Gives the blocks of a page their checksums back, by reconstruction.
+    async fn relearn_sums(&self, lane: usize, index: Index, number: u64) {
+        self.ex.until(&self.changed, || self.open.get()).await;
+        let g = &self.geometry;
+        for local in g.slots_of_page(number) {
+            let in_sync =
+                self.live_device(index).is_some() && self.config.borrow().is_in_sync(index);
+            if !in_sync || self.is_suspended() || self.stopping.get() {
+                return;
+            }
+            let Some(owner) = self.lanes[lane].slots.borrow().owner(local) else {
+                continue;
+            };
+            let stripe = g.stripe_in_lane(lane, owner);
+            let _alone = self.lock_place(stripe).await;
+            let slot = self.lanes[lane].map.borrow().get(stripe).slot();
+            let role = self.config.borrow().entry(index).role;
+            let Some((slot, role)) = slot.zip(role) else {
+                continue;
+            };
+            if g.in_lane(slot.0) != local {
+                continue; // it has moved
+            }
+            let column = g.shape.column_of(slot, usize::from(role));
+            let here = |row: &usize| g.group_place(slot, *row).0 == number;
+            let rows: Vec<usize> = (0..g.shape.rows()).filter(here).collect();
+            let Some((first, last)) = rows.first().copied().zip(rows.last().copied()) else {
+                continue;
+            };
+            // What is lost beyond redundancy stays as it is and is reported to whoever reads it.
+            let read = self.read_settled(stripe, column, first..last + 1, Repair::Quietly);
+            if read.await.is_ok() {
+                self.sum_page(lane, index, number).await.trust(local);
+            }
+        }
+    }
+}
