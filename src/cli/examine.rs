@@ -7,6 +7,7 @@ use crate::server::members;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use uraid_core::config::EntryState;
+use uraid_core::geometry::Zones;
 use uraid_core::superblock::Superblock;
 use uraid_io::device::OpenMode;
 use uraid_io::probe;
@@ -61,10 +62,24 @@ struct SuperblockReport {
     /// Where on the member the stripes are.
     data_offset_bytes: u64,
     data_bytes: u64,
+    zones: ZonesReport,
     /// How often the superblock was written.
     write: u64,
     config_epoch: u64,
     members: Vec<EntryReport>,
+}
+
+/// Where the zones begin, in bytes; they lie in this order (docs/format.md).
+#[derive(Serialize)]
+struct ZonesReport {
+    checkpoints: u64,
+    journal: u64,
+    relog: u64,
+    map: u64,
+    checksums: u64,
+    data: u64,
+    /// First byte after the data.
+    end: u64,
 }
 
 /// A line of the member table, as this member was last told.
@@ -137,6 +152,7 @@ impl SuperblockReport {
             member_uuid: superblock.member.to_string(),
             data_offset_bytes: zones.data,
             data_bytes: zones.end - zones.data,
+            zones: ZonesReport::new(&zones),
             write: superblock.write,
             config_epoch: superblock.config.epoch,
             members: entries.collect(),
@@ -163,6 +179,29 @@ impl SuperblockReport {
                 &rows
             )),
         )
+    }
+}
+
+impl ZonesReport {
+    fn new(zones: &Zones) -> ZonesReport {
+        let Zones {
+            checkpoints,
+            journal,
+            relog,
+            map,
+            checksums,
+            data,
+            end,
+        } = *zones;
+        ZonesReport {
+            checkpoints,
+            journal,
+            relog,
+            map,
+            checksums,
+            data,
+            end,
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod array;
 pub mod client;
+pub mod damage;
 pub mod ledger;
 pub mod pattern;
 pub mod sandbox;
