@@ -183,17 +183,15 @@ impl Peer {
         Peer { member, sequence }
     }
 
-    /// Whether a page with this sequence number misses the write that is remembered. Numbers
-    /// wrap: what is half of them away counts as newer.
-    pub fn is_newer_than(self, sequence: u64) -> bool {
+    /// By how much the write that is remembered is newer than one with this sequence number; 0
+    /// if it is not. Numbers wrap: what is less than half of them away counts as newer.
+    pub fn ahead_of(self, sequence: u64) -> u64 {
         let own = Peer::new(self.member, sequence).sequence;
         let ahead = self.sequence.wrapping_sub(own) & ((1 << PEER_BITS) - 1);
-        ahead != 0 && ahead < 1 << (PEER_BITS - 1)
-    }
-
-    /// The number that is remembered, as far as it is.
-    pub fn low_sequence(self) -> u64 {
-        self.sequence.into()
+        match ahead < 1 << (PEER_BITS - 1) {
+            true => ahead.into(),
+            false => 0,
+        }
     }
 
     fn pack(self) -> u32 {
@@ -389,10 +387,10 @@ mod tests {
     #[test]
     fn peers_know_who_is_behind_also_when_numbers_wrap() {
         let peer = Peer::new(Index(0), 5);
-        assert!(peer.is_newer_than(4) && !peer.is_newer_than(5) && !peer.is_newer_than(6));
+        assert_eq!([4, 5, 6].map(|s| peer.ahead_of(s)), [1, 0, 0]);
         let wrapped = Peer::new(Index(0), (1 << PEER_BITS) + 1);
-        assert!(wrapped.is_newer_than((1 << PEER_BITS) - 1));
-        assert!(!wrapped.is_newer_than((1 << PEER_BITS) + 2));
+        assert_eq!(wrapped.ahead_of((1 << PEER_BITS) - 1), 2);
+        assert_eq!(wrapped.ahead_of((1 << PEER_BITS) + 2), 0);
     }
 
     #[test]

@@ -327,6 +327,7 @@ impl Array {
             .is_ok();
         let whole = done && self.config.borrow().is_in_sync(index);
         if whole {
+            self.lanes.iter().for_each(|l| l.sums.forget_idle(index));
             self.rebuilds.borrow_mut().remove(&index);
             let mut counters = self.counters.borrow_mut();
             counters[usize::from(index.0)].rebuild_cursor = 0;

@@ -137,6 +137,13 @@ impl SumCache {
         self.dirty.borrow_mut().retain(|(i, _)| *i != index);
     }
 
+    /// Forgets a member's pages that nobody uses: they are judged anew when they are needed.
+    pub fn forget_idle(&self, index: Index) {
+        self.pages
+            .borrow_mut()
+            .retain(|(i, _), page| *i != index || page.dirty.get() || Rc::strong_count(page) > 1);
+    }
+
     fn mark_dirty(&self, key: Key, page: &SumPage) {
         if !page.dirty.replace(true) {
             self.dirty.borrow_mut().push(key);

@@ -47,11 +47,9 @@ impl Array {
         let found: Vec<FoundPage> = join_all(members.iter().map(read)).await;
         let members: Vec<Index> = members.into_iter().collect();
         let make = |(i, page): (&Index, &FoundPage)| {
-            let newest = self.newest_known(lane, *i, number, &found);
-            (
-                *i,
-                Rc::new(self.judge_sum_page(lane, *i, number, page.clone(), newest)),
-            )
+            let remembered = self.remembered(lane, *i, number, &found);
+            let page = self.judge_sum_page(lane, *i, number, page.clone(), &remembered);
+            (*i, Rc::new(page))
         };
         members.iter().zip(&found).map(make).collect()
     }
@@ -78,16 +76,12 @@ impl Array {
         copies.into_iter().flatten().map(|b| b.freeze()).collect()
     }
 
-    /// The newest write of a page on `index` that a peer remembers, of checkpoints that were
-    /// completed; `found` are those just read.
-    fn newest_known(
-        &self,
-        lane: usize,
-        index: Index,
-        number: u64,
-        found: &[FoundPage],
-    ) -> Option<Peer> {
-        let role = usize::from(self.config.borrow().entry(index).role?);
+    /// What peers remember of a page on `index`, as far as they were written by checkpoints that
+    /// were completed; `found` are those just read.
+    fn remembered(&self, lane: usize, index: Index, number: u64, found: &[FoundPage]) -> Vec<Peer> {
+        let Some(role) = self.config.borrow().entry(index).role.map(usize::from) else {
+            return Vec::new();
+        };
         let lane = &self.lanes[lane];
         let completed = lane.journal.borrow().checkpoint_number;
         let read = found.iter().flatten();
@@ -96,14 +90,9 @@ impl Array {
         let cached = cached.filter_map(|i| lane.sums.cached(i, number));
         let cached = cached.map(|page| (page.checkpoint(), page.peer(role)));
         let words = read.chain(cached).filter(|(n, _)| *n <= completed);
-        let about_it = words.filter_map(|(_, peer)| peer.filter(|p| p.member == index));
-        about_it.reduce(|a, b| {
-            if b.is_newer_than(a.low_sequence()) {
-                b
-            } else {
-                a
-            }
-        })
+        words
+            .filter_map(|(_, peer)| peer.filter(|p| p.member == index))
+            .collect()
     }
 
     /// What a page of a member is worth.
@@ -113,46 +102,52 @@ impl Array {
         index: Index,
         number: u64,
         found: FoundPage,
-        newest: Option<Peer>,
+        remembered: &[Peer],
     ) -> SumPage {
         let rows = self.rows_of_page(lane, number);
-        let in_sync = self.config.borrow().is_in_sync(index);
-        // A member being filled gets all of it anew; its numbers go on from what peers know.
-        let least = newest.filter(|_| !in_sync).map_or(0, Peer::low_sequence);
-        let Some((content, sequence)) = found else {
+        // A member that catches up keeps what has not changed since it left.
+        let catches_up = self
+            .rebuilds
+            .borrow()
+            .get(&index)
+            .is_some_and(|p| p.since > 0);
+        let in_sync = catches_up || self.config.borrow().is_in_sync(index);
+        let own = found.as_ref().map_or(0, |(_, sequence)| *sequence);
+        let ahead = remembered
+            .iter()
+            .map(|p| p.ahead_of(own))
+            .max()
+            .unwrap_or(0);
+        // The next write must be newer than all that anybody remembers.
+        let sequence = own + ahead;
+        let Some((content, _)) = found else {
             // Never written, left over from another array, damaged or unreadable: right for
-            // slots not in use; elsewhere every block is wrong until it is verified.
+            // slots not in use; elsewhere every block is wrong until it is verified. A member
+            // being filled gets all of it anew.
             let unsound = in_sync && !rows.is_empty();
             if unsound {
                 self.report_unsound(lane, index, number, rows.len(), "damaged");
                 self.look_closer(lane, index, number);
             }
             let content = self.unknown_sums(&rows);
-            return SumPage::new(content, least, BTreeSet::new(), unsound);
+            return SumPage::new(content, sequence, BTreeSet::new(), unsound);
         };
-        let stale = in_sync && newest.is_some_and(|peer| peer.is_newer_than(sequence));
         let mut doubtful = BTreeSet::new();
-        if stale && !rows.is_empty() {
-            self.report_unsound(
-                lane,
-                index,
-                number,
-                rows.len(),
-                "older than its peers know it",
-            );
+        if in_sync && ahead > 0 && !rows.is_empty() {
+            let how = "older than its peers know it";
+            self.report_unsound(lane, index, number, rows.len(), how);
             let slots = rows
                 .iter()
                 .map(|(slot, _, _)| self.geometry.in_lane(slot.0));
             doubtful.extend(slots);
         }
-        let unknown = |(slot, _, row): &(Slot, Stripe, usize)| {
-            content.sum(&self.geometry, *slot, *row) == Sum::NONE
-        };
+        let sum = |slot: Slot, row: usize| content.sum(&self.geometry, slot, row);
+        let unknown = |(slot, _, row): &(Slot, Stripe, usize)| sum(*slot, *row) == Sum::NONE;
         if in_sync && (!doubtful.is_empty() || rows.iter().any(unknown)) {
             self.look_closer(lane, index, number);
         }
         let unsound = !doubtful.is_empty();
-        SumPage::new(content, sequence.max(least), doubtful, unsound)
+        SumPage::new(content, sequence, doubtful, unsound)
     }
 
     /// The rows of slots in use whose sums a page holds: slot, stripe and row.

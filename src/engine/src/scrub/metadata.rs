@@ -175,7 +175,8 @@ impl Array {
 
     async fn scrub_sum_page(&self, lane: &Lane, number: u64) {
         let offset = |copy| self.geometry.checksum_page_offset(lane.id, number, copy);
-        for index in self.metadata_holders() {
+        let filling = |i: &Index| self.rebuilds.borrow().contains_key(i);
+        for index in self.metadata_holders().into_iter().filter(|i| !filling(i)) {
             let page = self.sum_page(lane.id, index, number).await;
             if page.was_unsound() {
                 continue; // counted when it was loaded, and about to be rewritten
