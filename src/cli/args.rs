@@ -182,6 +182,9 @@ pub struct ServeArgs {
     /// How members are read and written [default: uring where the kernel allows it]
     #[arg(long, value_name = "BACKEND", value_enum)]
     pub io: Option<IoBackend>,
+    /// Do not verify blocks when they are read: only to measure what verification costs
+    #[arg(long, hide = true)]
+    pub skip_verification: bool,
     /// Write the process id here once ready, remove it at the end
     #[arg(long, value_name = "PATH")]
     pub pidfile: Option<PathBuf>,

@@ -29,6 +29,7 @@ pub fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
             Some(IoBackend::Uring) => Backend::Uring,
             Some(IoBackend::Threads) => Backend::Threads,
         },
+        skip_verification: args.skip_verification,
         pidfile: args.pidfile.clone(),
     };
     serve(&options, |name, uris| {

@@ -1,7 +1,8 @@
 //! What goes over the control socket, and what `--json` prints: the same bytes.
 
 use serde::{Deserialize, Serialize};
-use uraid_engine::status::{MemberStatus, RebuildStatus, Status};
+use std::collections::BTreeMap;
+use uraid_engine::status::{IoTotals, MemberStatus, PartTime, RebuildStatus, Status, ZoneTotals};
 
 /// How an operator names a member, as typed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -149,6 +150,9 @@ pub struct StatusReport {
     pub rebuild: Option<RebuildReport>,
     /// All rebuilds, least advanced first.
     pub rebuilds: Vec<RebuildReport>,
+    /// I/O since the server started, all members together.
+    #[serde(default)]
+    pub io: IoReport,
     /// Process id of the server.
     pub pid: u32,
     /// Where clients connect.
@@ -189,6 +193,70 @@ pub struct RebuildReport {
     pub eta_seconds: Option<u64>,
 }
 
+/// I/O in [`StatusReport`].
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+pub struct IoReport {
+    /// Read by clients.
+    pub client_read_bytes: u64,
+    /// Written by clients.
+    pub client_written_bytes: u64,
+    /// Of what went to the journal: headers.
+    pub journal_header_bytes: u64,
+    /// Of what went to the data zone: whole stripes to new slots.
+    pub slot_bytes: u64,
+    /// By zone of the members: "journal", "data", ...
+    pub zones: BTreeMap<String, ZoneReport>,
+    /// By part of the work: "commit", "flush", "destage", "pages".
+    pub parts: BTreeMap<String, PartReport>,
+}
+
+/// One zone in [`IoReport`].
+#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize, Deserialize)]
+pub struct ZoneReport {
+    /// Reads begun.
+    pub reads: u64,
+    /// Bytes of them.
+    pub read_bytes: u64,
+    /// Writes begun.
+    pub writes: u64,
+    /// Bytes of them.
+    pub written_bytes: u64,
+}
+
+/// One part of the work in [`IoReport`].
+#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize, Deserialize)]
+pub struct PartReport {
+    /// How often it was done.
+    pub count: u64,
+    /// How long it took in all, in nanoseconds, waiting included.
+    pub nanos: u64,
+}
+
+impl From<&IoTotals> for IoReport {
+    fn from(io: &IoTotals) -> IoReport {
+        let zone = |z: &ZoneTotals| ZoneReport {
+            reads: z.reads,
+            read_bytes: z.read_bytes,
+            writes: z.writes,
+            written_bytes: z.written_bytes,
+        };
+        let part = |p: &PartTime| PartReport {
+            count: p.count,
+            nanos: p.nanos,
+        };
+        let zones = io.zones.iter();
+        let parts = io.parts.iter();
+        IoReport {
+            client_read_bytes: io.client_read_bytes,
+            client_written_bytes: io.client_written_bytes,
+            journal_header_bytes: io.journal_header_bytes,
+            slot_bytes: io.slot_bytes,
+            zones: zones.map(|(n, z)| (n.to_string(), zone(z))).collect(),
+            parts: parts.map(|(n, p)| (n.to_string(), part(p))).collect(),
+        }
+    }
+}
+
 impl StatusReport {
     /// What the engine says, with what only the server knows.
     pub fn new(status: &Status, uris: &[String]) -> StatusReport {
@@ -211,6 +279,7 @@ impl StatusReport {
             members: status.members.iter().map(MemberReport::from).collect(),
             rebuild: rebuilds.first().cloned(),
             rebuilds,
+            io: IoReport::from(&status.io),
             pid: std::process::id(),
             uris: uris.to_vec(),
         }
@@ -282,6 +351,7 @@ pub mod samples {
             members: (0..4).map(|slot| member(Some(slot), "in-sync")).collect(),
             rebuild: None,
             rebuilds: Vec::new(),
+            io: IoReport::default(),
             pid: 4711,
             uris: vec!["nbd+unix:///demo?socket=/run/uraid/demo.nbd".to_string()],
         }

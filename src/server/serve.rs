@@ -47,6 +47,8 @@ pub struct ServeOptions {
     pub force: bool,
     /// How members are read and written.
     pub backend: Backend,
+    /// Hand out blocks without checking them.
+    pub skip_verification: bool,
     /// Where to write the process id.
     pub pidfile: Option<PathBuf>,
 }
@@ -71,7 +73,11 @@ pub fn serve(
         waker: driver.waker(),
     };
     signals.forward_to(mailbox.clone())?;
-    let engine_options = engine_options(array.uuid, options.read_only, options.force)?;
+    let mut engine_options = engine_options(array.uuid, options.read_only, options.force)?;
+    engine_options.skip_verification = options.skip_verification;
+    if options.skip_verification {
+        log::warning("blocks are not verified when they are read: use this for measuring only");
+    }
     let housekeeping = start_housekeeping(array.uuid, options.read_only, mailbox.clone())?;
     let host = Host::open(
         array.files,
@@ -134,6 +140,7 @@ pub(super) fn engine_options(
         witness,
         nonce: random::words()?(),
         in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
+        ..OpenOptions::default()
     })
 }
 

@@ -314,6 +314,8 @@ pub struct OpenOptions {
     pub force: bool,
     /// The witness kept from the last time, if any.
     pub witness: Option<Vec<u8>>,
+    /// Hand out blocks without checking them: only to measure what checking costs.
+    pub skip_verification: bool,
     /// A number nobody else has: seeds identifiers. The host takes it from the system.
     pub nonce: u64,
     /// Most bytes of request payload to work on at once; more wait their turn.

@@ -1,6 +1,6 @@
 //! The array while it runs: what all parts of the engine share.
 
-use crate::api::{Device, Event, Nanos};
+use crate::api::{Device, Event, Nanos, OpenOptions};
 use crate::executor::{Executor, Lock, Signal};
 use crate::lane::Lane;
 use crate::lost::LostBlocks;
@@ -9,6 +9,7 @@ use crate::port::Port;
 use crate::rebuild::Progress;
 use crate::scrub::Scrub;
 use crate::stripes::Stripes;
+use crate::traffic::Traffic;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::rc::{Rc, Weak};
 use alloc::string::String;
@@ -16,7 +17,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use uraid_buffer::{Buf, Pool};
 use uraid_core::config::{Config, EntryState, Index};
-use uraid_core::geometry::{Geometry, Slot, Stripe};
+use uraid_core::geometry::{Geometry, Slot, Stripe, Zones};
 use uraid_core::superblock::{Counters, Superblock};
 use uraid_core::units::{BLOCK_BYTES, Uuid};
 use uraid_parity::{Code, ColumnSet, Kernels};
@@ -101,6 +102,12 @@ pub struct Array {
     pub lost: RefCell<LostBlocks>,
     /// The scrub under way, or the last one.
     pub scrub: RefCell<Scrub>,
+    /// Where the geometry puts everything, computed once.
+    pub zones: Zones,
+    /// What goes to and comes from the members.
+    pub traffic: Traffic,
+    /// Blocks are not checked when they are read: for measuring what checking costs.
+    pub skip_verification: bool,
     /// Requests taken up so far.
     pub requests: Cell<u64>,
 }
@@ -113,8 +120,7 @@ impl Array {
         ex: &Executor,
         port: Rc<Port>,
         pool: Pool,
-        read_only: bool,
-        nonce: u64,
+        options: &OpenOptions,
     ) -> Rc<Array> {
         let geometry = superblock.geometry;
         let array = Rc::new_cyclic(|me| Array {
@@ -127,7 +133,7 @@ impl Array {
             key: superblock.key,
             uuid: superblock.array,
             name: superblock.name.clone(),
-            read_only,
+            read_only: options.read_only,
             members: RefCell::default(),
             previous: RefCell::new(config.clone()),
             config: RefCell::new(config),
@@ -150,11 +156,14 @@ impl Array {
             stripes: Stripes::default(),
             rebuilds: RefCell::default(),
             events: RefCell::default(),
-            random: Cell::new(nonce),
+            random: Cell::new(options.nonce),
             zero: pool.zeroed(BLOCK_BYTES).freeze(),
             pool,
             lost: RefCell::default(),
             scrub: RefCell::new(Scrub::load(superblock)),
+            zones: geometry.zones(),
+            traffic: Traffic::default(),
+            skip_verification: options.skip_verification,
             requests: Cell::new(0),
         });
         array.refresh_roles();

@@ -6,6 +6,7 @@ use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::{Lane, RowImage};
 use crate::sums::{SlotSums, SumPage};
+use crate::traffic::Part;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use uraid_buffer::Buf;
@@ -115,6 +116,7 @@ impl Array {
 
     /// Makes the dirty map and checksum pages durable, and everything that was put in place.
     async fn write_pages(&self, lane: &Lane) {
+        let begun = self.ex.now();
         let pages = self.take_dirty_pages(lane);
         {
             let mut map = lane.map.borrow_mut();
@@ -133,6 +135,7 @@ impl Array {
         });
         join_all(writes).await;
         self.flush_members().await;
+        self.count_time(Part::Pages, begun);
     }
 
     /// Writes a checkpoint record on every member that takes writes.
@@ -259,7 +262,9 @@ impl Array {
         };
         let local = self.geometry.in_lane(slot.0);
         lane.slots.borrow_mut().hold(local);
+        let begun = self.ex.now();
         self.place_rows(slot, &rows).await;
+        self.count_time(Part::Destage, begun);
         if !self.is_suspended() {
             let mut overlay = lane.overlay.borrow_mut();
             rows.iter()

@@ -7,6 +7,7 @@ use crate::array::Array;
 use crate::executor::{Promise, join_all};
 use crate::lane::Lane;
 use crate::sums::{DIRTY_PAGES_MAX, SlotSums};
+use crate::traffic::{Part, add};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -371,7 +372,9 @@ impl Array {
             ring.head = header.pos + header_blocks + blocks;
             ring.batches.push_back((seq, header.pos));
             let in_ring = header.pos % self.geometry.ring_blocks * BLOCK;
-            let mut buffers = alloc::vec![self.pool.copy(&header.encode(self.key))];
+            let encoded = header.encode(self.key);
+            add(&self.traffic.journal_header_bytes, encoded.len() as u64);
+            let mut buffers = alloc::vec![self.pool.copy(&encoded)];
             buffers.extend(self.payload_of(&draft, *index));
             writes.push((
                 *index,
@@ -379,11 +382,15 @@ impl Array {
                 buffers,
             ));
         }
+        let shape = &self.geometry.shape;
         for unit in &draft.units {
             for (slot, column, buffers) in &unit.unit.slot_writes {
                 let offset = self.geometry.block_offset(*slot, 0);
                 let to = self.writers(*slot, *column);
+                let before = writes.len();
                 writes.extend(to.map(|index| (index, offset, buffers.clone())));
+                let bytes = (writes.len() - before) as u64 * shape.chunk_bytes as u64;
+                add(&self.traffic.slot_bytes, bytes);
             }
         }
         let units = draft.units;
@@ -394,12 +401,14 @@ impl Array {
         });
         let (array, lane) = (self.me(), lane.id);
         self.ex.spawn(async move {
+            let begun = array.ex.now();
             join_all(
                 writes
                     .into_iter()
                     .map(|(i, o, b)| array.write_member(i, o, b)),
             )
             .await;
+            array.count_time(Part::Commit, begun);
             array.batch_written(lane, seq);
         });
     }

@@ -9,6 +9,7 @@ use crate::executor::Executor;
 use crate::open::Opening;
 use crate::port::Port;
 use crate::status::Status;
+use crate::traffic::add;
 use crate::write::Content;
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -273,10 +274,16 @@ async fn serve(array: &Array, request: Request) -> Result<Vec<Buf>, RequestError
     check_bounds(array, &request)?;
     let nothing = |()| Vec::new();
     match request {
-        Request::Read { offset, len } => array.read_range(offset, len).await,
-        Request::Write { offset, data, fua } => write(array, offset, Content::Data(data), fua)
-            .await
-            .map(nothing),
+        Request::Read { offset, len } => {
+            add(&array.traffic.client_read_bytes, len);
+            array.read_range(offset, len).await
+        }
+        Request::Write { offset, data, fua } => {
+            add(&array.traffic.client_written_bytes, data.len() as u64);
+            write(array, offset, Content::Data(data), fua)
+                .await
+                .map(nothing)
+        }
         Request::Flush => flush(array).await.map(nothing),
         Request::Trim { offset, len, fua } => {
             write(array, offset, Content::Trim(len as usize), fua)

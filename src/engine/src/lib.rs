@@ -32,6 +32,7 @@ mod slots;
 pub mod status;
 mod stripes;
 mod sums;
+mod traffic;
 mod trust;
 mod write;
 

@@ -5,6 +5,7 @@ use crate::api::{Completion, Device, DeviceId, IoError, Nanos};
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::port::Pending;
+use crate::traffic::Part;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -121,6 +122,7 @@ impl Array {
             let Some(device) = self.live_device(index) else {
                 return self.wait_until_left(index).await;
             };
+            self.count_write(offset, buffers.iter().map(|b| b.len()).sum());
             let pending = self.port.write(device, offset, buffers.clone());
             let Some(completion) = self.wait_for(index, pending).await else {
                 continue;
@@ -181,8 +183,10 @@ impl Array {
                 self.ex.until(&self.flushed, || !flushing()).await;
                 continue;
             };
+            let begun = self.ex.now();
             let pending = self.port.flush(device);
             let result = self.wait_for(index, pending).await.map(|c| c.result);
+            self.count_time(Part::Flush, begun);
             if let Some(m) = self.members.borrow_mut().get_mut(&index) {
                 m.flushing = false;
                 if result == Some(Ok(())) {
@@ -206,6 +210,7 @@ impl Array {
     /// Starts reading from a member; for callers that want several reads under way at once.
     pub fn start_read(&self, index: Index, offset: u64, len: usize) -> Option<Pending> {
         let device = self.live_device(index)?;
+        self.count_read(offset, len);
         Some(self.port.read(device, offset, self.pool.take(len)))
     }
 

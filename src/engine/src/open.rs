@@ -201,7 +201,6 @@ impl Opening {
             .expect("some are present");
         let read_only = self.options.read_only;
         let config = assembled.reference.clone();
-        let nonce = self.options.nonce;
         let port = self.port.clone();
         let array = Array::new(
             &newest.superblock,
@@ -209,8 +208,7 @@ impl Opening {
             &self.ex,
             port,
             self.pool.clone(),
-            read_only,
-            nonce,
+            &self.options,
         );
         for (index, c) in &by_index {
             let device = self.devices[c.device].clone();

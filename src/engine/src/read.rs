@@ -210,7 +210,10 @@ impl Array {
                 continue;
             };
             let range = (i - first) * BLOCK_BYTES..(i + 1 - first) * BLOCK_BYTES;
-            if !block_matches(self.key, slot, row + i, column, &bytes[range.clone()], sum) {
+            let unchecked = self.skip_verification && sum != Sum::NONE;
+            if !unchecked
+                && !block_matches(self.key, slot, row + i, column, &bytes[range.clone()], sum)
+            {
                 return Err(Slow::Mismatch);
             }
             if !all_placed {

@@ -57,6 +57,7 @@ impl Array {
             lost_blocks: self.lost.borrow().count(),
             lost_offsets: self.lost.borrow().offsets(LOST_SHOWN_MAX),
             scrub: self.scrub_status(),
+            io: self.io_totals(),
             members,
             rebuilds,
         }

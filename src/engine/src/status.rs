@@ -164,6 +164,45 @@ pub struct ScrubStatus {
     pub members: Vec<ScrubFindings>,
 }
 
+/// What went to and came from one zone of all members.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ZoneTotals {
+    /// Reads begun.
+    pub reads: u64,
+    /// Bytes of them.
+    pub read_bytes: u64,
+    /// Writes begun.
+    pub writes: u64,
+    /// Bytes of them.
+    pub written_bytes: u64,
+}
+
+/// How often some work was done and how long it took in all.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PartTime {
+    /// How often.
+    pub count: u64,
+    /// How long in all, in nanoseconds, waiting included.
+    pub nanos: u64,
+}
+
+/// I/O since the array was opened, all members together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IoTotals {
+    /// By zone of the members.
+    pub zones: Vec<(&'static str, ZoneTotals)>,
+    /// By part of the work.
+    pub parts: Vec<(&'static str, PartTime)>,
+    /// Of what went to the journal: headers.
+    pub journal_header_bytes: u64,
+    /// Of what went to the data zone: whole stripes to new slots.
+    pub slot_bytes: u64,
+    /// Read by clients.
+    pub client_read_bytes: u64,
+    /// Written by clients.
+    pub client_written_bytes: u64,
+}
+
 /// Everything `uraid status` shows.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -199,6 +238,8 @@ pub struct Status {
     pub lost_offsets: Vec<u64>,
     /// The scrub under way, or the last one.
     pub scrub: ScrubStatus,
+    /// I/O since the array was opened.
+    pub io: IoTotals,
     /// All members, roles first.
     pub members: Vec<MemberStatus>,
     /// All rebuilds, least advanced first.

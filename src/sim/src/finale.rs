@@ -158,6 +158,7 @@ impl World {
                 witness: witness.clone(),
                 nonce: 7,
                 in_flight_bytes_max: 8 << 20,
+                ..OpenOptions::default()
             };
             let media = roles.iter().map(|role| media[role].clone()).collect();
             let read = read_all(media, options);
