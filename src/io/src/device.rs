@@ -3,33 +3,20 @@
 use nix::libc;
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 use uraid_buffer::{ALIGNMENT, Pool};
 
-use crate::probe;
+use crate::{block_device, probe};
 
 /// Largest piece that the blocking helpers move at once, in bytes.
 const PIECE_BYTES_MAX: usize = 1 << 20;
 
 /// How long to sleep between two attempts to take a lock.
 const LOCK_RETRY: Duration = Duration::from_millis(50);
-
-mod ioctl {
-    use nix::libc::c_int;
-    // linux/fs.h: BLKGETSIZE64 and BLKSSZGET (which lacks the size bits, hence "bad").
-    nix::ioctl_read!(device_size_bytes, 0x12, 114, u64);
-    nix::ioctl_read_bad!(
-        logical_block_bytes,
-        nix::request_code_none!(0x12, 104),
-        c_int
-    );
-    // BLKDISCARD: offset and length in bytes.
-    nix::ioctl_write_ptr_bad!(discard, nix::request_code_none!(0x12, 119), [u64; 2]);
-}
 
 /// Whether the page cache is bypassed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -109,6 +96,10 @@ pub enum OpenError {
          release it there first"
     )]
     Busy { path: PathBuf },
+    #[error(
+        "{path}: the device is write-protected; lift that (`blockdev --setrw`), or leave it out"
+    )]
+    WriteProtected { path: PathBuf },
     #[error("{path}: neither a regular file nor a block device; members must be one of the two")]
     NotRegularOrBlock { path: PathBuf },
     #[error("{path}: exists already; remove it first, or choose another name")]
@@ -244,6 +235,15 @@ impl MemberFile {
         }
         let (file, direct) = open_locked(path, mode, block_device, access)?;
         let meta = file.metadata().map_err(fail)?;
+        // Opening it is allowed, writing would fail: better now than in the middle of service.
+        if block_device
+            && !mode.read_only
+            && block_device::is_write_protected(&file).map_err(fail)?
+        {
+            return Err(OpenError::WriteProtected {
+                path: path.to_owned(),
+            });
+        }
         let size_bytes = size_bytes(&file, &meta).map_err(fail)?;
         let identity = Identity::of(path, &meta, size_bytes);
         Ok(MemberFile {
@@ -368,12 +368,6 @@ pub fn create_sparse(path: impl AsRef<Path>, size_bytes: u64) -> Result<(), Open
     create().map_err(|error| OpenError::from_io(path, "create", error))
 }
 
-/// Tells a block device that `[offset, offset + len)` is no longer needed; returns the errno.
-pub(crate) fn discard_device(fd: BorrowedFd<'_>, offset: u64, len: u64) -> nix::Result<()> {
-    // SAFETY: the kernel reads two words, which live until the call returns.
-    unsafe { ioctl::discard(fd.as_raw_fd(), &[offset, len]) }.map(drop)
-}
-
 /// Opens and locks, again and again until `lock_wait` is over.
 fn open_locked(
     path: &Path,
@@ -436,7 +430,7 @@ fn try_open_locked(path: &Path, mode: OpenMode, block_device: bool) -> io::Resul
             opened => (opened?, true),
         },
     };
-    if direct && block_device && logical_block_bytes(&file)? > ALIGNMENT {
+    if direct && block_device && block_device::logical_block_bytes(&file)? > ALIGNMENT {
         drop(file);
         (file, direct) = (open(0)?, false);
     }
@@ -456,17 +450,7 @@ fn size_bytes(file: &File, meta: &Metadata) -> io::Result<u64> {
     if !meta.file_type().is_block_device() {
         return Ok(meta.len());
     }
-    let mut size_bytes = 0;
-    // SAFETY: the kernel writes one u64, which lives until the call returns.
-    unsafe { ioctl::device_size_bytes(file.as_raw_fd(), &mut size_bytes)? };
-    Ok(size_bytes)
-}
-
-fn logical_block_bytes(file: &File) -> io::Result<usize> {
-    let mut block_bytes = 0;
-    // SAFETY: the kernel writes one int, which lives until the call returns.
-    unsafe { ioctl::logical_block_bytes(file.as_raw_fd(), &mut block_bytes)? };
-    Ok(block_bytes as usize)
+    block_device::size_bytes(file)
 }
 
 /// Reads until `bytes` is full or the file ends; returns how many.

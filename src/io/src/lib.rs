@@ -5,6 +5,7 @@
 //! * [`driver`]: the asynchronous I/O of one data thread, on io_uring or on worker threads
 //! * [`sockets`]: listening and tuning
 
+mod block_device;
 pub mod device;
 pub mod driver;
 pub mod probe;

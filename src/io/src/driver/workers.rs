@@ -3,7 +3,7 @@
 use super::bell::Bell;
 use super::call::Call;
 use super::{Done, Key};
-use crate::device::discard_device;
+use crate::block_device;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use nix::errno::Errno;
 use nix::libc;
@@ -94,7 +94,7 @@ fn carry_out(call: Call) -> i32 {
         Call::DiscardDevice { fd, offset, len } => {
             // SAFETY: the driver closes a device only when its last operation is done.
             let device = unsafe { BorrowedFd::borrow_raw(fd) };
-            match discard_device(device, offset, len) {
+            match block_device::discard(device, offset, len) {
                 Ok(()) => 0,
                 Err(errno) => return -(errno as i32),
             }
