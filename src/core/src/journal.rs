@@ -150,7 +150,10 @@ impl Entry {
             }
             3 => {
                 let count = r.u64()?;
-                (count <= g.stripes).then_some(Entry::Unmap {
+                let last = (count.checked_sub(1)?)
+                    .checked_mul(g.lanes.into())?
+                    .checked_add(stripe.0)?;
+                (last < g.stripes).then_some(Entry::Unmap {
                     first: stripe,
                     count,
                 })

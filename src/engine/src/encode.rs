@@ -218,7 +218,7 @@ impl Array {
         let readable = self.readable(slot);
         for row in 0..rows {
             let changed: ColumnSet = (0..k).filter(|c| new[c * rows + row].is_some()).collect();
-            if changed.is_empty() || changed.len() == k || shape.copies > 1 {
+            if changed.is_empty() || changed.len() == k || n == k || shape.copies > 1 {
                 continue;
             }
             let update = changed.union(self.code.parities_of(changed));

@@ -16,6 +16,7 @@ pub mod executor;
 mod join;
 mod lane;
 mod lost;
+mod map;
 mod members;
 mod membership;
 mod meter;

@@ -4,7 +4,6 @@
 use crate::api::{Device, DeviceId, Event, IoError, OpenOptions, Refusal};
 use crate::array::Array;
 use crate::executor::{Executor, join_all};
-use crate::lane::Lane;
 use crate::members::{Member, describe};
 use crate::membership::read_witness;
 use crate::port::Port;
@@ -18,17 +17,10 @@ use uraid_buffer::{BufMut, Pool};
 use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble};
 use uraid_core::config::{Config, EntryState, Index};
 use uraid_core::journal::Checkpoint;
-use uraid_core::pages::{Found, MapEntry, decode_map_page};
 use uraid_core::superblock::{
     COPY_OFFSETS, Inspection, SUPERBLOCK_BYTES, Superblock, inspect, tail_start,
 };
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
-
-/// Map pages read at once.
-const MAP_PAGES_PER_READ: u64 = 128;
-
-/// Sequence number and entries of a map page.
-type MapPage = (u64, Vec<MapEntry>);
 
 /// Newest checkpoint of each lane and its place, by device.
 type Checkpoints = Vec<BTreeMap<usize, (usize, Checkpoint)>>;
@@ -311,7 +303,10 @@ impl Opening {
     ) -> String {
         let mut summary = String::new();
         for lane in &array.lanes {
-            array.load_map(lane).await;
+            if let Err(why) = array.load_map(lane).await {
+                array.suspended.borrow_mut().get_or_insert(why);
+                return summary;
+            }
             let mine: BTreeMap<Index, Checkpoint> = array
                 .all_writers()
                 .into_iter()
@@ -410,77 +405,6 @@ pub async fn inspect_device(port: &Port, pool: &Pool, device: &Device) -> Inspec
 }
 
 impl Array {
-    /// Loads the map of a lane: of each page the newest valid copy on any member.
-    async fn load_map(&self, lane: &Lane) {
-        let pages = self.geometry.map_pages();
-        let writers = self.all_writers();
-        for first in (0..pages).step_by(MAP_PAGES_PER_READ as usize) {
-            let count = MAP_PAGES_PER_READ.min(pages - first);
-            let offset = self.geometry.map_page_offset(lane.id, first, 0);
-            let len = (count as usize) * 2 * BLOCK_BYTES;
-            let reads = writers.iter().map(|i| self.read_member(*i, offset, len));
-            let found = join_all(reads).await;
-            for page in first..first + count {
-                let at = (page - first) as usize * 2 * BLOCK_BYTES;
-                let copies = found.iter().map(|bytes| {
-                    let both = &bytes.as_ref().ok()?[at..at + 2 * BLOCK_BYTES];
-                    self.newest_map_page(lane, page, both)
-                });
-                self.load_map_page(lane, page, &writers, copies.collect());
-            }
-        }
-        let mut slots = lane.slots.borrow_mut();
-        for (stripe, entry) in lane.map.borrow().iter() {
-            if let Some(slot) = entry.slot() {
-                let local = self.geometry.in_lane(slot.0);
-                if slots.take_this(local) {
-                    slots.own(local, stripe);
-                } else {
-                    self.event(Event::Warning(format!(
-                        "slot {} has two owners in the map",
-                        slot.0
-                    )));
-                }
-            }
-        }
-    }
-
-    fn newest_map_page(&self, lane: &Lane, page: u64, copies: &[u8]) -> Option<MapPage> {
-        let id = lane.id as u16;
-        let decode = |bytes| match decode_map_page(bytes, self.key, &self.geometry, id, page) {
-            Found::Valid(sequence, map) => Some((sequence, map)),
-            Found::Blank | Found::Damaged => None,
-        };
-        let valid = copies.chunks(BLOCK_BYTES).filter_map(decode);
-        valid.max_by_key(|(sequence, _)| *sequence)
-    }
-
-    /// Takes the newest page of the members in sync. Whoever holds another, because a crash came
-    /// between the writes, gets this one with the next checkpoint: journal records that would
-    /// tell the difference are dropped then.
-    fn load_map_page(
-        &self,
-        lane: &Lane,
-        page: u64,
-        members: &[Index],
-        copies: Vec<Option<MapPage>>,
-    ) {
-        let config = self.config.borrow();
-        let of_in_sync = members
-            .iter()
-            .zip(&copies)
-            .filter(|(i, _)| config.is_in_sync(**i));
-        let newest = of_in_sync
-            .filter_map(|(_, copy)| copy.as_ref())
-            .max_by_key(|c| c.0);
-        let Some(newest) = newest else { return };
-        let mut map = lane.map.borrow_mut();
-        map.load_page(page, newest.0, &newest.1);
-        if copies.iter().any(|copy| copy.as_ref() != Some(newest)) {
-            map.dirty.insert(page);
-        }
-    }
-
     /// Starts the tasks that serve.
     fn start_service(&self) {
         self.open.set(true);

@@ -88,17 +88,17 @@ enum Expected {
 
 impl State {
     /// Applies the records below `upto` in order.
-    pub fn replay(evidence: &Evidence, upto: u64) -> State {
+    pub fn replay(lanes: u64, evidence: &Evidence, upto: u64) -> State {
         let mut state = State::default();
         for (record, header) in evidence.records(upto) {
             for (i, entry) in header.entries.iter().enumerate() {
-                state.apply(record, i, entry);
+                state.apply(lanes, record, i, entry);
             }
         }
         state
     }
 
-    fn apply(&mut self, record: u64, position: usize, entry: &Entry) {
+    fn apply(&mut self, lanes: u64, record: u64, position: usize, entry: &Entry) {
         match entry {
             Entry::Row {
                 stripe,
@@ -140,7 +140,11 @@ impl State {
             Entry::Alloc { stripe, slot } => {
                 self.change(*stripe, Change::Alloc { slot: *slot }, Some(*slot));
             }
-            Entry::Unmap { first, .. } => self.change(*first, Change::Unmap, None),
+            Entry::Unmap { first, count } => {
+                for i in 0..*count {
+                    self.change(Stripe(first.0 + i * lanes), Change::Unmap, None);
+                }
+            }
         }
     }
 

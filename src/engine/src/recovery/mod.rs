@@ -101,7 +101,7 @@ impl Array {
         let floor = evidence.floor.clamp(evidence.tail, top);
         let mut upto = top;
         loop {
-            let state = State::replay(evidence, upto);
+            let state = State::replay(self.geometry.lanes.into(), evidence, upto);
             let mut verdict = self.judge_state(evidence, &state, floor).await;
             let must_take = upto == floor || evidence.origin != Origin::Ring;
             if verdict.lost.is_empty() || must_take {

@@ -1,6 +1,6 @@
 //! Scrub of what is in force of the metadata: superblocks, checkpoints, map and checksum pages
 //! on every member, against what is in memory. Of pages with two copies by turns the older one is
-//! about to be overwritten anyway: it is blanked when it is damaged, and that is no finding.
+//! about to be overwritten anyway: when it is damaged it is rewritten, and that is no finding.
 
 use crate::array::Array;
 use crate::lane::Lane;
@@ -87,22 +87,26 @@ impl Array {
         if self.live_device(index).is_none() {
             return; // the whole member has failed meanwhile
         }
-        if found[newest] != Place::Good {
+        let bad = found[newest] != Place::Good;
+        if bad {
             self.count_found(index, |c| c.bad_metadata = c.bad_metadata.saturating_add(1));
-            if !self.read_only {
-                let bytes = self.pool.copy(&bytes());
-                // What is in memory may name batches that are not durable yet.
-                self.flush_journals().await;
-                self.write_member(index, offsets[newest], alloc::vec![bytes])
-                    .await;
-                self.count_found(index, |c| {
-                    c.repaired_metadata = c.repaired_metadata.saturating_add(1)
-                });
-            }
         }
-        if found[1 - newest] == Place::Damaged && !self.read_only {
-            self.flush_members().await; // the newest first
-            self.write_member(index, offsets[1 - newest], self.zeros(1))
+        if self.read_only || (!bad && found[1 - newest] != Place::Damaged) {
+            return;
+        }
+        let bytes = self.pool.copy(&bytes());
+        // What is in memory may name batches that are not durable yet.
+        self.flush_journals().await;
+        if bad {
+            self.write_member(index, offsets[newest], alloc::vec![bytes.clone()])
+                .await;
+            self.count_found(index, |c| {
+                c.repaired_metadata = c.repaired_metadata.saturating_add(1)
+            });
+        }
+        if found[1 - newest] == Place::Damaged {
+            self.flush_members().await; // the one that counts first
+            self.write_member(index, offsets[1 - newest], alloc::vec![bytes])
                 .await;
         }
     }
