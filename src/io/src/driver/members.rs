@@ -220,7 +220,7 @@ impl Driver {
     pub fn add_device(&mut self, id: DeviceId, file: MemberFile) -> Result<(), DriverError> {
         assert!(!self.devices.contains_key(&id), "{id:?} is in use");
         self.backend
-            .device_added(file.as_fd().as_raw_fd())
+            .device_added(file.as_fd())
             .map_err(DriverError::Resources)?;
         let backlog = VecDeque::new();
         let device = Device {
@@ -319,7 +319,9 @@ impl Driver {
         }
     }
 
-    /// Reports devices whose oldest I/O is older than the limit, once for each hang.
+    /// Reports devices whose oldest I/O is older than the limit, once for each hang. What counts
+    /// is the age when we last looked for results: if we were stopped ourselves (by a signal, by
+    /// the host of our virtual machine), all of them may be waiting to be taken.
     pub(super) fn check_hangs(&mut self, now: Instant, events: &mut Vec<DriverEvent>) {
         if now < self.hang_check {
             return;
@@ -336,9 +338,8 @@ impl Driver {
                     }
                     _ => None,
                 });
-            let oldest = own
-                .min()
-                .map_or(Duration::ZERO, |start| now.duration_since(start));
+            let age = |start| self.last_wait.saturating_duration_since(start);
+            let oldest = own.min().map_or(Duration::ZERO, age);
             let was_hung = mem::replace(&mut device.hung, oldest >= limit);
             if device.hung && !was_hung {
                 events.push(DriverEvent::MemberHung {

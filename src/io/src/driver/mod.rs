@@ -169,7 +169,7 @@ struct Done {
 /// Makes kernel calls. Descriptors stay open and memory valid until each call's result is in.
 trait KernelCalls: Send {
     /// A device is about to be used.
-    fn device_added(&mut self, fd: RawFd) -> io::Result<()>;
+    fn device_added(&mut self, fd: BorrowedFd<'_>) -> io::Result<()>;
     /// A device is about to be closed; no call on it is under way.
     fn device_removed(&mut self, fd: RawFd);
     /// A socket is about to be used.
@@ -210,6 +210,8 @@ pub struct Driver {
     ready: Vec<DriverEvent>,
     /// When to look for hung devices next.
     hang_check: Instant,
+    /// When the last wait for results began: what was done by then has been taken.
+    last_wait: Instant,
 }
 
 impl Driver {
@@ -263,6 +265,7 @@ impl Driver {
             streams: BTreeMap::new(),
             ready: Vec::new(),
             hang_check: Instant::now(),
+            last_wait: Instant::now(),
         }
     }
 
@@ -313,6 +316,7 @@ impl Driver {
                 true => Some(Duration::ZERO),
                 false => self.sleep_limit(now, deadline),
             };
+            self.last_wait = now;
             if self.backend.wait(limit, &mut done) {
                 events.push(DriverEvent::Woken);
             }

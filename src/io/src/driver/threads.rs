@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,11 +80,11 @@ impl Threads {
 }
 
 impl KernelCalls for Threads {
-    fn device_added(&mut self, fd: RawFd) -> io::Result<()> {
+    fn device_added(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let limits = self.limits;
         let queued_calls_max = limits.in_flight_per_device_max;
         let workers = Workers::start(limits.workers_per_device, queued_calls_max, &self.results)?;
-        self.devices.insert(fd, workers);
+        self.devices.insert(fd.as_raw_fd(), workers);
         Ok(())
     }
 

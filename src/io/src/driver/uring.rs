@@ -9,9 +9,10 @@ use crossbeam::channel::{Receiver, unbounded};
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use nix::libc;
-use std::collections::{HashMap, VecDeque};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use uraid_buffer::Pool;
@@ -37,6 +38,8 @@ pub(super) struct Uring {
     bell: Arc<Bell>,
     bell_armed: bool,
     registered: Option<Region>,
+    /// Devices whose calls may block where they are submitted.
+    blocking: HashSet<RawFd>,
     /// Devices that were asked to discard: the ring has no such call.
     discarders: HashMap<RawFd, Workers>,
     results: Results,
@@ -94,6 +97,7 @@ impl Uring {
             bell,
             bell_armed: false,
             registered,
+            blocking: HashSet::new(),
             discarders: HashMap::new(),
             results,
             finished,
@@ -284,11 +288,15 @@ impl Uring {
 }
 
 impl KernelCalls for Uring {
-    fn device_added(&mut self, _fd: RawFd) -> io::Result<()> {
+    fn device_added(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        if may_block_submitter(fd) {
+            self.blocking.insert(fd.as_raw_fd());
+        }
         Ok(())
     }
 
     fn device_removed(&mut self, fd: RawFd) {
+        self.blocking.remove(&fd);
         self.discarders.remove(&fd);
     }
 
@@ -301,8 +309,15 @@ impl KernelCalls for Uring {
         if let Call::DiscardDevice { fd, .. } = call {
             return self.discard(key, fd, call);
         }
-        self.queued
-            .push_back(self.entry(call).user_data(key as u64));
+        let entry = self.entry(call).user_data(key as u64);
+        let of_blocking = matches!(
+            call,
+            Call::Read { fd, .. } | Call::Write { fd, .. } if self.blocking.contains(&fd)
+        );
+        self.queued.push_back(match of_blocking {
+            true => entry.flags(squeue::Flags::ASYNC),
+            false => entry,
+        });
     }
 
     fn cancel(&mut self, key: Key) {
@@ -362,6 +377,12 @@ fn build(entries: u32) -> io::Result<IoUring> {
         return cooperative;
     }
     IoUring::builder().setup_cqsize(completions).build(entries)
+}
+
+/// Whether the file system claims to take calls without blocking and then waits for its lock: one
+/// that hangs would stop all others. Its calls go to kernel threads at once.
+fn may_block_submitter(fd: BorrowedFd<'_>) -> bool {
+    fstatfs(fd).is_ok_and(|found| found.filesystem_type() == FUSE_SUPER_MAGIC)
 }
 
 /// Registers the pool's region, if it has one.

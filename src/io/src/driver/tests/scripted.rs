@@ -11,7 +11,7 @@ struct Stingy {
 }
 
 impl KernelCalls for Stingy {
-    fn device_added(&mut self, fd: RawFd) -> io::Result<()> {
+    fn device_added(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.real.device_added(fd)
     }
 
@@ -96,7 +96,7 @@ struct Stuck {
 }
 
 impl KernelCalls for Stuck {
-    fn device_added(&mut self, _fd: RawFd) -> io::Result<()> {
+    fn device_added(&mut self, _fd: BorrowedFd<'_>) -> io::Result<()> {
         Ok(())
     }
 
@@ -168,6 +168,26 @@ fn a_hung_device_is_reported_once_and_completes_when_it_wakes_up() {
     let completion = completions(&mut driver, 1).remove(&1).unwrap();
     assert_eq!(completion.result, Err(IoError::Errno(libc::EIO)));
     assert_eq!(completion.buffer.unwrap().len(), BLOCK);
+}
+
+#[test]
+fn a_device_is_not_blamed_for_our_own_absence() {
+    let limits = Limits {
+        member_timeout: Duration::from_millis(20),
+        ..Limits::default()
+    };
+    let (mut driver, released) = stuck(-libc::EIO, limits);
+    let (_dir, _path, file) = member(MIB, Direct::Try);
+    driver.add_device(DEVICE, file).unwrap();
+    driver.submit_io(io(1, read(&Pool::heap(), 0, BLOCK)));
+    driver.wait(Some(Duration::ZERO), &mut Vec::new());
+    std::thread::sleep(2 * limits.member_timeout); // nobody looks meanwhile
+    released.store(true, Ordering::Relaxed);
+    let found = events(&mut driver);
+    assert!(
+        matches!(found[..], [DriverEvent::Member(_)]),
+        "it was done in time: {found:?}"
+    );
 }
 
 #[test]
