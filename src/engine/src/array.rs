@@ -5,6 +5,7 @@ use crate::executor::{Executor, Lock, Signal};
 use crate::lane::Lane;
 use crate::lost::LostBlocks;
 use crate::members::Member;
+use crate::mutants::{Mutant, active};
 use crate::port::Port;
 use crate::rebuild::Progress;
 use crate::scrub::Scrub;
@@ -221,7 +222,7 @@ impl Array {
             self.rebuilds
                 .borrow()
                 .get(i)
-                .is_some_and(|p| slot.0 < p.cursor)
+                .is_some_and(|p| slot.0 < p.cursor || active(Mutant::ReadsAboveCursor))
         };
         role.holder
             .filter(live)
@@ -231,7 +232,8 @@ impl Array {
     /// The members that take writes of `column` of `slot`.
     pub fn writers(&self, slot: Slot, column: usize) -> impl Iterator<Item = Index> {
         let role = self.roles.borrow()[self.geometry.shape.role_of(slot, column)];
-        role.holder.into_iter().chain(role.filling)
+        let filling = role.filling.filter(|_| !active(Mutant::RebuildUnwritten));
+        role.holder.into_iter().chain(filling)
     }
 
     /// All members that take writes.

@@ -5,6 +5,7 @@ use crate::api::Nanos;
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::{Lane, RowImage};
+use crate::mutants::{Mutant, active};
 use crate::sums::{SlotSums, SumPage};
 use crate::traffic::Part;
 use alloc::rc::Rc;
@@ -81,7 +82,9 @@ impl Array {
         if self.read_only {
             return;
         }
-        self.flush_journals().await;
+        if !active(Mutant::DestageUnflushed) {
+            self.flush_journals().await;
+        }
         self.destage(lane).await;
         // What is encoded here names only batches that the next flush makes durable.
         let completed = lane.journal.borrow().completed;
@@ -104,7 +107,9 @@ impl Array {
             }
         }
         self.write_checkpoint_records(lane, tail).await;
-        self.flush_members().await;
+        if !active(Mutant::TailUnflushed) {
+            self.flush_members().await;
+        }
         if self.is_suspended() {
             return;
         }
@@ -126,7 +131,9 @@ impl Array {
             let touched = core::mem::replace(&mut map.touched[0], later);
             map.touched[1].extend(touched);
         }
-        self.flush_journals().await;
+        if !active(Mutant::PageUnflushed) {
+            self.flush_journals().await;
+        }
         if self.is_suspended() {
             return;
         }
@@ -134,7 +141,9 @@ impl Array {
             self.write_member(index, offset, alloc::vec![self.pool.copy(&bytes)])
         });
         join_all(writes).await;
-        self.flush_members().await;
+        if !active(Mutant::PlaceUnflushed) {
+            self.flush_members().await;
+        }
         self.count_time(Part::Pages, begun);
     }
 
@@ -195,7 +204,8 @@ impl Array {
                 sequence: page.sequence.get(),
                 checkpoint,
             };
-            let copy = (stamp.sequence % 2) as usize;
+            let mut copy = (stamp.sequence % 2) as usize;
+            copy *= usize::from(!active(Mutant::PageInPlace));
             let offset = self.geometry.checksum_page_offset(lane.id, *number, copy);
             let bytes = page.stamp(&stamp, &self.peers(lane, *number, page), self.key);
             writes.push((*index, offset, bytes));
@@ -240,7 +250,10 @@ impl Array {
 
     /// Puts in place every row whose journal records are durable.
     async fn destage(&self, lane: &Lane) {
-        let durable = lane.journal.borrow().durable;
+        let mut durable = lane.journal.borrow().durable;
+        if active(Mutant::DestageUnflushed) {
+            durable = lane.journal.borrow().completed;
+        }
         let stripes = lane.overlay.borrow().stripes_before(durable);
         for some in stripes.chunks(DESTAGE_STRIPES_MAX) {
             if self.is_suspended() {

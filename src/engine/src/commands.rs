@@ -6,6 +6,7 @@ use crate::executor::join_all;
 use crate::join::Joining;
 use crate::members::Member;
 use crate::membership::Unchanged;
+use crate::mutants::{Mutant, active};
 use crate::open::{inspect_device, read_checkpoint};
 use alloc::format;
 use alloc::string::String;
@@ -185,7 +186,8 @@ impl Array {
             .into_iter()
             .map(|c| Some(c?.1.number))
             .sum();
-        let whole = found >= Some(self.config.borrow().entry(index).left_checkpoints);
+        let whole = found >= Some(self.config.borrow().entry(index).left_checkpoints)
+            || active(Mutant::OldImageCatchesUp);
         if !whole {
             let path = &device.path;
             self.event(Event::Warning(format!(

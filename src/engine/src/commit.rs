@@ -6,6 +6,7 @@ use crate::api::RequestError;
 use crate::array::Array;
 use crate::executor::{Promise, join_all};
 use crate::lane::Lane;
+use crate::mutants::{Mutant, active};
 use crate::sums::{DIRTY_PAGES_MAX, SlotSums};
 use crate::traffic::{Part, add};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -198,6 +199,7 @@ impl Ring {
 
     fn fits(&self, blocks: u64, ring_blocks: u64) -> bool {
         self.place(blocks, ring_blocks) + blocks - self.tail <= ring_blocks
+            || active(Mutant::RingOverrun)
     }
 }
 
@@ -316,7 +318,8 @@ impl Array {
             });
             let entry_bytes = journal.entry_bytes_since_tail() + (draft.entry_bytes + bytes) as u64;
             let rows_in_all = journal.rows_since_tail() + draft.rows + rows;
-            let too_much = rows_in_all > rows_max || entry_bytes > relog_entry_bytes_max;
+            let too_much = (rows_in_all > rows_max || entry_bytes > relog_entry_bytes_max)
+                && !active(Mutant::RowsUncapped);
             let empty = journal.since_tail.is_empty() && draft.units.is_empty();
             if !fits || (too_much && !empty) || (full && !draft.units.is_empty()) {
                 break;
@@ -401,6 +404,9 @@ impl Array {
         });
         let (array, lane) = (self.me(), lane.id);
         self.ex.spawn(async move {
+            if active(Mutant::AnswerEarly) {
+                array.batch_written(lane, seq);
+            }
             let begun = array.ex.now();
             join_all(
                 writes
@@ -439,6 +445,12 @@ impl Array {
             let mut journal = lane.journal.borrow_mut();
             if let Some(batch) = journal.in_flight.iter_mut().find(|b| b.seq == seq) {
                 batch.written = true;
+            }
+            if active(Mutant::AnswerUnordered) {
+                journal
+                    .in_flight
+                    .make_contiguous()
+                    .sort_by_key(|b| !b.written);
             }
             while journal.in_flight.front().is_some_and(|b| b.written) {
                 let batch = journal.in_flight.pop_front().expect("it is the front");

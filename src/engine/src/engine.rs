@@ -6,6 +6,7 @@ use crate::api::{
 };
 use crate::array::Array;
 use crate::executor::Executor;
+use crate::mutants::{Mutant, active};
 use crate::open::Opening;
 use crate::port::Port;
 use crate::status::Status;
@@ -330,11 +331,12 @@ async fn write(
     fua: bool,
 ) -> Result<(), RequestError> {
     array.write_range(offset, content).await?;
-    if fua { flush(array).await } else { Ok(()) }
+    let durable = fua && !active(Mutant::FuaIgnored);
+    if durable { flush(array).await } else { Ok(()) }
 }
 
 async fn flush(array: &Array) -> Result<(), RequestError> {
-    if array.read_only {
+    if array.read_only || active(Mutant::FlushAtOnce) {
         return Ok(());
     }
     array.flush_journals().await;

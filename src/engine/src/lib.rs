@@ -20,6 +20,7 @@ mod map;
 mod members;
 mod membership;
 mod meter;
+pub mod mutants;
 mod open;
 mod port;
 mod read;
@@ -38,3 +39,6 @@ mod trust;
 mod write;
 
 pub use engine::{Engine, ExportInfo};
+
+/// Whether rules can be broken for the sake of tests. Nothing that ships may be built so.
+pub const MUTANTS: bool = cfg!(feature = "mutants");

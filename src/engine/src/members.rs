@@ -4,6 +4,7 @@
 use crate::api::{Completion, Device, DeviceId, IoError, Nanos};
 use crate::array::Array;
 use crate::executor::join_all;
+use crate::mutants::{Mutant, active};
 use crate::port::Pending;
 use crate::traffic::Part;
 use alloc::format;
@@ -135,7 +136,9 @@ impl Array {
                     self.no_space(index, false);
                     return;
                 }
-                Err(IoError::Errno(errno::ENOSPC | errno::EDQUOT)) => {
+                Err(IoError::Errno(errno::ENOSPC | errno::EDQUOT))
+                    if !active(Mutant::NoSpaceEjects) =>
+                {
                     // Not a dead disk: nothing is ejected, the write waits for space.
                     self.no_space(index, true);
                     let again = self.after(NO_SPACE_RETRY);
@@ -185,7 +188,10 @@ impl Array {
             };
             let begun = self.ex.now();
             let pending = self.port.flush(device);
-            let result = self.wait_for(index, pending).await.map(|c| c.result);
+            let mut result = self.wait_for(index, pending).await.map(|c| c.result);
+            if active(Mutant::FailedFlushBelieved) {
+                result = result.and(Some(Ok(())));
+            }
             self.count_time(Part::Flush, begun);
             if let Some(m) = self.members.borrow_mut().get_mut(&index) {
                 m.flushing = false;
@@ -204,7 +210,14 @@ impl Array {
     /// Flushes all members that take writes.
     pub async fn flush_members(&self) {
         let writers = self.all_writers();
-        join_all(writers.into_iter().map(|i| self.flush_member(i))).await;
+        let skipped = usize::from(active(Mutant::FlushSkipsMember));
+        join_all(
+            writers
+                .into_iter()
+                .skip(skipped)
+                .map(|i| self.flush_member(i)),
+        )
+        .await;
     }
 
     /// Starts reading from a member; for callers that want several reads under way at once.

@@ -5,6 +5,7 @@ use crate::api::{DeviceId, Event, IoError, Nanos};
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::members::{NO_SPACE_RETRY, describe, is_no_space};
+use crate::mutants::{Mutant, active};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -64,6 +65,9 @@ impl Array {
 
     /// Waits until a member that failed has left, durably, or the array is suspended.
     pub async fn wait_until_left(&self, index: Index) {
+        if active(Mutant::AnswerBeforeConfig) {
+            return;
+        }
         let settled = || !self.condemned.borrow().contains_key(&index) || self.is_suspended();
         self.ex.until(&self.changed, settled).await;
     }
@@ -223,6 +227,11 @@ impl Array {
         let targets: Vec<Index> = members
             .map(|(i, _)| i)
             .filter(|i| self.live_device(*i).is_some())
+            .take(if active(Mutant::ConfigOnOneMember) {
+                1
+            } else {
+                usize::MAX
+            })
             .collect();
         let write = |index: Index| async move {
             let result = self.write_superblock(index, new, old).await;
@@ -291,6 +300,9 @@ impl Array {
             }
             result?;
         }
+        if active(Mutant::ConfigUnflushed) {
+            return Ok(());
+        }
         self.port.flush(device).done().await?;
         self.check_kept(device, offsets, &bytes).await
     }
@@ -349,7 +361,7 @@ impl Array {
             }
             self.release(*index);
         }
-        if !leaving.is_empty() {
+        if !leaving.is_empty() && !active(Mutant::NoRetag) {
             self.retag(epoch);
         }
         self.condemned

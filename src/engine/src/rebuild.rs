@@ -9,6 +9,7 @@ use crate::api::{Event, Nanos};
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::meter::Meter;
+use crate::mutants::{Mutant, active};
 use crate::settled::{Checked, Placed};
 use alloc::format;
 use alloc::rc::Rc;
@@ -138,6 +139,7 @@ impl Array {
         let lane = &self.lanes[self.geometry.lane_of_slot(slot)];
         let owner = lane.slots.borrow().owner(self.geometry.in_lane(slot.0))?;
         let stripe = self.geometry.stripe_in_lane(lane.id, owner);
+        let since = since + u64::from(active(Mutant::CatchUpSkips) && since > 0);
         (since == 0 || lane.map.borrow().get(stripe).changed_since(since)).then_some(stripe)
     }
 
@@ -195,7 +197,10 @@ impl Array {
         let lane = self.lane(stripe);
         let local = self.geometry.in_lane(slot.0);
         lane.slots.borrow_mut().hold(local);
-        let place = self.lock_place(stripe).await;
+        let place = match active(Mutant::RebuildUnlocked) {
+            true => None,
+            false => Some(self.lock_place(stripe).await),
+        };
         if lane.map.borrow().get(stripe).slot() == Some(slot) {
             self.fill_column(index, stripe, slot).await;
         }
@@ -284,7 +289,11 @@ impl Array {
         let Some(cursor) = self.rebuilds.borrow().get(&index).map(|p| p.cursor) else {
             return;
         };
-        for lane in &self.lanes {
+        for lane in self
+            .lanes
+            .iter()
+            .filter(|_| !active(Mutant::CursorUnflushed))
+        {
             self.checkpoint(lane).await;
         }
         if self.is_filling(index) || self.stopping.get() {

@@ -1,6 +1,7 @@
 //! Which slots of a lane are in use, by which stripe, and when a freed one may be used again:
 //! only after the record that freed it is durable, and no reader or writer holds it.
 
+use crate::mutants::{Mutant, active};
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -148,7 +149,9 @@ impl Slots {
     pub fn settle(&mut self, durable: u64) -> Vec<u64> {
         let mut discard = Vec::new();
         for freed in core::mem::take(&mut self.waiting) {
-            if freed.seq >= durable || self.holds.contains_key(&freed.slot) {
+            let unsettled = freed.seq >= durable && !active(Mutant::SlotReusedEarly);
+            let held = self.holds.contains_key(&freed.slot) && !active(Mutant::SlotReusedHeld);
+            if unsettled || held {
                 self.waiting.push(freed);
             } else if freed.discard {
                 discard.push(freed.slot);

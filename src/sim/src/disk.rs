@@ -78,6 +78,10 @@ pub struct Disk {
     /// Nothing completes before this.
     hangs_until: Nanos,
     full: bool,
+    /// The next flush fails, and what it was to make durable is gone.
+    flush_fails: bool,
+    /// Whether a write or flush has failed for good since the server took it.
+    failed: bool,
     counts: DiskCounts,
     complaint: Option<String>,
 }
@@ -101,6 +105,8 @@ impl Disk {
             mischief: None,
             hangs_until: 0,
             full: false,
+            flush_fails: false,
+            failed: false,
             counts: DiskCounts::default(),
             complaint: None,
         }
@@ -150,7 +156,28 @@ impl Disk {
     pub fn recover(&mut self) {
         self.hangs_until = 0;
         self.full = false;
+        self.flush_fails = false;
         self.unreadable.clear();
+    }
+
+    /// The next flush fails.
+    pub fn fail_next_flush(&mut self) {
+        self.flush_fails = true;
+    }
+
+    /// Whether a write or flush has failed for good since [`Disk::attached`].
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// A server takes it.
+    pub fn attached(&mut self) {
+        self.failed = false;
+    }
+
+    /// It turns out to hold this.
+    pub fn replace_medium(&mut self, medium: Medium) {
+        self.medium = medium;
     }
 
     /// Does something wrong soon.
@@ -316,8 +343,13 @@ impl Disk {
                 self.change(*offset, &[content.freeze()], reach);
             }
             IoKind::Flush if failure.is_none() => self.medium.flush(job.mark),
+            IoKind::Flush if std::mem::take(&mut self.flush_fails) => {
+                self.medium.lose_power(Tearing::ALL_LOST, &mut self.rng);
+            }
             IoKind::Flush => {}
         }
+        let changes = matches!(job.io.kind, IoKind::Write { .. } | IoKind::Flush);
+        self.failed |= changes && failure.is_some_and(|error| error != ENOSPC);
         failure.map_or(Ok(()), Err)
     }
 
@@ -330,6 +362,9 @@ impl Disk {
             Some(Breakdown::NoWrites) if !reads => return Some(EIO),
             Some(Breakdown::Short) => return Some(IoError::Short),
             Some(Breakdown::NoWrites) | None => {}
+        }
+        if self.flush_fails && matches!(kind, IoKind::Flush) {
+            return Some(EIO);
         }
         if self.full && matches!(kind, IoKind::Write { .. }) {
             return Some(ENOSPC);

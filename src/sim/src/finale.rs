@@ -17,14 +17,6 @@ use uraid_parity::ColumnSet;
 const REPAIR_MAX: Nanos = 3_600_000_000_000;
 /// Sets of members from which the array is read once more.
 const SUBSETS_MAX: usize = 4;
-/// A stop forgets nothing, so it does not matter what happens to unflushed sectors.
-const ALL_LOST: Tearing = Tearing {
-    whole: 0.0,
-    lost: 1.0,
-    kept: 0.0,
-    garbage: 0.0,
-};
-
 impl World {
     /// The server has stopped by itself.
     pub(crate) fn stopped(&mut self) -> Result<(), String> {
@@ -44,8 +36,9 @@ impl World {
                 return Err("the server stopped with I/O in flight".into());
             }
             disk.settle();
+            // A stop forgets nothing, so it does not matter what happens to unflushed sectors.
             if lose_power {
-                disk.lose_power(ALL_LOST);
+                disk.lose_power(Tearing::ALL_LOST);
             }
         }
         self.clients.crash(if lose_power {
@@ -71,6 +64,7 @@ impl World {
             w.phase == Phase::Serving && w.is_quiet()
         })?;
         self.until("faults have passed", |w| w.passing.is_empty())?;
+        self.rolled_back.clear();
         if self.scenario.layout.redundancy > 0 {
             self.make_whole()?;
         }

@@ -16,9 +16,12 @@ pub mod content;
 pub mod disk;
 pub mod finale;
 pub mod host;
+pub mod images;
 pub mod load;
 pub mod medium;
 pub mod model;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod play;
 pub mod reader;
 pub mod rest;

@@ -32,6 +32,14 @@ pub struct Tearing {
 }
 
 impl Tearing {
+    /// Nothing that was not flushed is left.
+    pub const ALL_LOST: Tearing = Tearing {
+        whole: 0.0,
+        lost: 1.0,
+        kept: 0.0,
+        garbage: 0.0,
+    };
+
     /// One of many ways to lose data.
     pub fn random(rng: &mut Rng) -> Tearing {
         let (whole, lost) = *rng.pick(&[
@@ -126,6 +134,11 @@ impl<D: Durable> Medium<D> {
     /// What is durable, for damage below the cache.
     pub fn durable_mut(&mut self) -> &mut D {
         &mut self.durable
+    }
+
+    /// What is durable.
+    pub fn durable(&self) -> &D {
+        &self.durable
     }
 
     /// How many sectors hold content that no flush has covered.

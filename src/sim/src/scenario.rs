@@ -31,6 +31,10 @@ pub enum Fault {
     Absent,
     /// Sectors cannot be read, on no more members than the redundancy.
     ReadErrors,
+    /// A flush fails and takes with it what it was to make durable.
+    FlushErrors,
+    /// Members are found as older images of themselves, up to the redundancy.
+    Rollback,
     /// Members have no space for a while.
     Full,
     /// Blocks rot, on no more members than the redundancy.
@@ -43,7 +47,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 15] = [
         Fault::Restart,
         Fault::Kill,
         Fault::Power,
@@ -53,6 +57,8 @@ impl Fault {
         Fault::Operator,
         Fault::Absent,
         Fault::ReadErrors,
+        Fault::FlushErrors,
+        Fault::Rollback,
         Fault::Full,
         Fault::Rot,
         Fault::LostWrites,
@@ -71,6 +77,8 @@ impl Fault {
             Fault::Operator => "operator",
             Fault::Absent => "absent",
             Fault::ReadErrors => "read-errors",
+            Fault::FlushErrors => "flush-errors",
+            Fault::Rollback => "rollback",
             Fault::Full => "full",
             Fault::Rot => "rot",
             Fault::LostWrites => "lost-writes",
@@ -165,6 +173,10 @@ pub struct Limits {
     pub layouts: Vec<Layout>,
     /// Most requests of a seed.
     pub operations_max: u64,
+    /// Whether each seed switches some kinds of fault off.
+    pub swarm: bool,
+    /// About how many faults a seed plays, at most.
+    pub faults_max: u64,
 }
 
 impl Default for Limits {
@@ -176,12 +188,19 @@ impl Default for Limits {
                 .collect(),
             layouts: Layout::ALL.to_vec(),
             operations_max: 2000,
+            swarm: true,
+            faults_max: 8,
         }
     }
 }
 
 /// Faults that no device reports.
-const SILENT: [Fault; 3] = [Fault::Rot, Fault::LostWrites, Fault::Misdirect];
+const SILENT: [Fault; 4] = [
+    Fault::Rollback,
+    Fault::Rot,
+    Fault::LostWrites,
+    Fault::Misdirect,
+];
 
 /// One seed's play.
 #[derive(Clone, Debug)]
@@ -225,7 +244,9 @@ impl Scenario {
         let operations = (limits.operations_max >> rng.below(4)).max(1);
         let wanted: Vec<f64> = Fault::ALL.map(|_| rng.below(1000) as f64 / 1000.0).to_vec();
         let share = *rng.pick(&[0.3, 0.6, 1.0]);
-        let on = |f: &&Fault| limits.faults.contains(f) && wanted[**f as usize] < share;
+        let on = |f: &&Fault| {
+            limits.faults.contains(f) && (wanted[**f as usize] < share || !limits.swarm)
+        };
         let faults = Fault::ALL.iter().filter(on).copied().collect();
         let lanes = *rng.pick(&[1, 1, 2, 3]);
         Scenario {
@@ -245,7 +266,7 @@ impl Scenario {
                 spread: *rng.pick(&[0, 3, 8, 12]),
             },
             faults,
-            fault_rate: rng.within(1..8) as f64 / operations as f64,
+            fault_rate: rng.within(1..limits.faults_max) as f64 / operations as f64,
             rng,
         }
     }

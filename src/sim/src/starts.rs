@@ -80,6 +80,8 @@ impl World {
         self.counts.restarts += 1;
         self.phase = Phase::Opening;
         self.withheld = withheld;
+        self.roll_back();
+        self.disks.iter_mut().for_each(Disk::attached);
         let here: Vec<usize> = self.disks_to_offer();
         let mut offered: Vec<(DeviceId, usize)> = here
             .into_iter()
@@ -146,11 +148,13 @@ impl World {
             let (trace, medium) = (&mut self.trace, self.disks[disk].medium());
             trace.line(|| format!("disk {disk} holds {}", describe(medium)));
         }
-        if !self.may_refuse() {
+        // A member from before other changes looks like another side of the array.
+        let images = self.wipe_images();
+        if !images && !self.may_refuse() {
             return Err(format!("the start was refused: {}", refusal.text));
         }
         // Attach what was missing; what is dead cannot have gone on, and the operator knows that.
-        let force = self.withheld.is_empty();
+        let force = self.withheld.is_empty() && !images;
         self.start_with([].into(), force);
         Ok(())
     }

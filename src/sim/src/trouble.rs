@@ -33,6 +33,8 @@ impl World {
             Fault::Hang => self.hang_disk(),
             Fault::Operator => self.meddle(),
             Fault::ReadErrors => self.spoil_sectors(),
+            Fault::FlushErrors => self.fail_flush(),
+            Fault::Rollback => self.plan_rollback(),
             Fault::Full => self.fill_disks(),
             Fault::Rot => self.rot(),
             Fault::LostWrites => self.make_mischief(Mischief::LoseWrite),
@@ -83,6 +85,7 @@ impl World {
         !self.disks[disk].is_broken()
             && !self.passing.contains_key(&disk)
             && !self.tainted.contains(&disk)
+            && !self.rolled_back.contains(&disk)
     }
 
     /// Notes who holds which role and which roles are weak.
@@ -119,6 +122,12 @@ impl World {
 
     /// A sound in-sync member that may get into trouble; its role counts as weak from now on.
     fn victim(&mut self) -> Option<(u16, usize)> {
+        let all: Vec<usize> = (0..self.disks.len()).collect();
+        self.victim_among(&all)
+    }
+
+    /// As [`World::victim`], one of these disks.
+    pub(crate) fn victim_among(&mut self, disks: &[usize]) -> Option<(u16, usize)> {
         if self.budget() == 0 {
             return None;
         }
@@ -129,7 +138,8 @@ impl World {
                 continue;
             };
             let well = member.state == MemberState::InSync && self.is_sound(disk);
-            if well && !self.weak.contains(&role) && !self.doubtful.contains(&role) {
+            let troubled = self.weak.contains(&role) || self.doubtful.contains(&role);
+            if well && !troubled && disks.contains(&disk) {
                 candidates.push((role, disk));
             }
         }
@@ -193,6 +203,15 @@ impl World {
             self.say(|| format!("disk {disk}: bytes {start}..{end} become unreadable"));
             self.disks[disk].make_unreadable(start..end);
         }
+    }
+
+    fn fail_flush(&mut self) {
+        let Some((_, disk)) = self.victim() else {
+            return;
+        };
+        self.passes_in(disk, 20);
+        self.say(|| format!("disk {disk}: the next flush fails"));
+        self.disks[disk].fail_next_flush();
     }
 
     fn fill_disks(&mut self) {
@@ -302,8 +321,13 @@ impl World {
             .push(Disk::new(bytes, self.scenario.speed, self.rng.fork()));
         let disk = self.disks.len() - 1;
         let id = self.new_device();
-        self.host.attach(id, disk);
+        self.attach(id, disk);
         (id, disk)
+    }
+
+    fn attach(&mut self, id: uraid_engine::api::DeviceId, disk: usize) {
+        self.disks[disk].attached();
+        self.host.attach(id, disk);
     }
 
     fn add(&mut self, id: uraid_engine::api::DeviceId, disk: usize) {
@@ -352,8 +376,9 @@ impl World {
             self.disks[disk].set_breakdown(None);
             self.disks[disk].lose_power(tearing);
         }
+        self.return_as_image(disk);
         let id = self.new_device();
-        self.host.attach(id, disk);
+        self.attach(id, disk);
         self.add(id, disk);
     }
 

@@ -6,6 +6,7 @@ use crate::content::UNIT_BYTES;
 use crate::disk::Disk;
 use crate::host::{Host, Told};
 use crate::load::{Draft, DraftKind, Load};
+use crate::medium::Medium;
 use crate::model::Crash;
 use crate::rng::Rng;
 use crate::scenario::{Fault, Scenario};
@@ -39,6 +40,42 @@ pub struct Counts {
     pub commands: u64,
     pub repairs: u64,
     pub io: u64,
+}
+
+impl Counts {
+    /// Names and numbers.
+    pub fn fields(&self) -> [(&'static str, u64); 12] {
+        [
+            ("requests", self.requests),
+            ("io", self.io),
+            ("kills", self.kills),
+            ("power_losses", self.power_losses),
+            ("crashes_in_recovery", self.crashes_in_recovery),
+            ("restarts", self.restarts),
+            ("degraded_starts", self.degraded_starts),
+            ("refused_starts", self.refused_starts),
+            ("breakdowns", self.breakdowns),
+            ("other_faults", self.other_faults),
+            ("commands", self.commands),
+            ("repairs", self.repairs),
+        ]
+    }
+
+    /// Adds those of another play.
+    pub fn add(&mut self, other: &Counts) {
+        self.requests += other.requests;
+        self.io += other.io;
+        self.kills += other.kills;
+        self.power_losses += other.power_losses;
+        self.crashes_in_recovery += other.crashes_in_recovery;
+        self.restarts += other.restarts;
+        self.degraded_starts += other.degraded_starts;
+        self.refused_starts += other.refused_starts;
+        self.breakdowns += other.breakdowns;
+        self.other_faults += other.other_faults;
+        self.commands += other.commands;
+        self.repairs += other.repairs;
+    }
 }
 
 /// Where the server is in its life.
@@ -97,6 +134,10 @@ pub struct World {
     pub(crate) holders: BTreeMap<u16, BTreeSet<usize>>,
     /// Disks that may hold wrong bytes without saying so.
     pub(crate) tainted: BTreeSet<usize>,
+    /// Older images of disks.
+    pub(crate) images: BTreeMap<usize, Medium>,
+    /// Disks that are found as older images of themselves at this start.
+    pub(crate) rolled_back: BTreeSet<usize>,
     /// When a fault that passes does pass, by disk.
     pub(crate) passing: BTreeMap<usize, Nanos>,
     pub(crate) counts: Counts,
@@ -147,6 +188,8 @@ impl World {
             weak: BTreeSet::new(),
             holders: BTreeMap::new(),
             tainted: BTreeSet::new(),
+            images: BTreeMap::new(),
+            rolled_back: BTreeSet::new(),
             passing: BTreeMap::new(),
             counts: Counts::default(),
             scenario,
@@ -243,6 +286,7 @@ impl World {
         self.phase = Phase::Serving;
         self.next_request_at = self.now;
         self.doubtful.clear();
+        self.rolled_back.clear();
         self.look_at_roles();
         if !self.weak.is_empty() {
             self.counts.degraded_starts += 1;

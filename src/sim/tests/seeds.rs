@@ -57,6 +57,31 @@ fn members_come_and_go_under_crashes() {
     );
 }
 
+#[test]
+fn sectors_that_cannot_be_read_for_a_while() {
+    let faults = CRASHES.into_iter().chain([Fault::ReadErrors]);
+    must_pass(
+        30_000..30_060,
+        &limits(faults),
+        "--faults restart,kill,power,nested,read-errors",
+    );
+}
+
+/// The number of a checksum page that could not be read started again from 0, and the copy that
+/// was set aside counted as newer once it could be read.
+#[test]
+fn a_checksum_page_written_anew_is_newer_than_the_old_one() {
+    let layouts = ["raid1x3", "rs2+3", "raid6x4", "raid6x5"].map(|l| l.parse().unwrap());
+    let faults = CRASHES.into_iter().chain(LOSSES).chain([Fault::ReadErrors]);
+    let limits = Limits {
+        layouts: layouts.to_vec(),
+        ..limits(faults.filter(|f| *f != Fault::Full))
+    };
+    let options = "--faults kill,power,nested,break,absent,read-errors,operator,restart --layouts \
+                   raid1x3,rs2+3,raid6x4,raid6x5";
+    must_pass(102_536..102_537, &limits, options);
+}
+
 /// Each found a fault in the engine; what it was stands in the history.
 #[test]
 fn seeds_that_once_failed() {

@@ -1,11 +1,15 @@
 //! Plays seeds of the simulator until one fails or the budget is spent.
 
+mod campaign;
+#[cfg(feature = "mutants")]
+mod gate;
+
+use campaign::{Campaign, Report};
 use clap::Parser;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
-use uraid_sim::play::{Failure, play, play_aloud};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use uraid_sim::play::{Failure, play_aloud};
 use uraid_sim::scenario::{Fault, Layout, Limits};
-use uraid_sim::world::Counts;
 
 /// Plays seeds of the uraid simulator: a small array on simulated members, with clients that
 /// check every byte, crashes and faults. The same seed and options play the same story.
@@ -20,6 +24,9 @@ struct Options {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
+    /// Take the first seed from the clock.
+    #[arg(long, conflicts_with = "from")]
+    fresh: bool,
     /// Play this seed alone.
     #[arg(long)]
     seed: Option<u64>,
@@ -38,12 +45,23 @@ struct Options {
     /// Go on after a failure.
     #[arg(long)]
     keep_going: bool,
+    /// Seeds played at the same time; all cores if not given.
+    #[arg(long)]
+    jobs: Option<usize>,
     /// Lines of the trace shown for a failure.
     #[arg(long, default_value_t = 40)]
     lines: usize,
     /// Report as JSON.
     #[arg(long)]
     json: bool,
+    /// Break this rule of the engine.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    mutant: Option<String>,
+    /// Break the engine's rules one by one: each must be noticed.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    mutants: bool,
 }
 
 impl Options {
@@ -66,6 +84,17 @@ impl Options {
         Ok(limits)
     }
 
+    fn first_seed(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let clock = since.expect("the clock is right").as_secs() * 1_000_000;
+        if self.fresh { clock } else { self.from }
+    }
+
+    fn jobs(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, Into::into);
+        self.jobs.unwrap_or_else(cores)
+    }
+
     /// The options that make a seed play the same story again.
     fn replay(&self, seed: u64) -> String {
         let mut text = format!("cargo run --profile simulate -p simulate -- --seed {seed} --trace");
@@ -83,38 +112,36 @@ impl Options {
     }
 }
 
-#[derive(Default)]
-struct Report {
-    seeds: u64,
-    failures: Vec<Failure>,
-    totals: Counts,
-    elapsed: Duration,
+fn main() -> ExitCode {
+    run(&Options::parse()).unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::from(2)
+    })
 }
 
-fn main() -> ExitCode {
-    let options = Options::parse();
-    let limits = match options.limits() {
-        Ok(limits) => limits,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::from(2);
+fn run(options: &Options) -> Result<ExitCode, String> {
+    let limits = options.limits()?;
+    #[cfg(feature = "mutants")]
+    {
+        if options.mutants {
+            return Ok(gate::run(options.first_seed(), options.jobs()));
         }
-    };
+        gate::activate(options.mutant.as_deref())?;
+    }
     if let (Some(seed), true) = (options.seed, options.trace) {
-        return play_one(seed, &limits);
+        return Ok(play_one(seed, &limits));
     }
     // What a seed panics with is told with its verdict.
     std::panic::set_hook(Box::new(|_| ()));
-    let report = play_all(&options, &limits);
+    let report = play_all(options, &limits);
     match options.json {
-        true => println!("{}", to_json(&report)),
-        false => print(&report, &options),
+        true => println!("{}", report.to_json()),
+        false => print(&report, options),
     }
-    if report.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    Ok(match report.failures.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 fn play_one(seed: u64, limits: &Limits) -> ExitCode {
@@ -131,61 +158,28 @@ fn play_one(seed: u64, limits: &Limits) -> ExitCode {
 }
 
 fn play_all(options: &Options, limits: &Limits) -> Report {
-    let begun = Instant::now();
+    let first = options.first_seed();
     let seeds = match (options.seed, options.seconds) {
         (Some(seed), _) => seed..seed + 1,
-        (None, Some(_)) => options.from..u64::MAX,
-        (None, None) => options.from..options.from + options.seeds,
+        (None, Some(_)) => first..u64::MAX,
+        (None, None) => first..first + options.seeds,
     };
-    let time = options.seconds.map(Duration::from_secs);
-    let mut report = Report::default();
-    for seed in seeds {
-        if time.is_some_and(|limit| begun.elapsed() >= limit) {
-            break;
-        }
-        report.seeds += 1;
-        match play(seed, limits, options.lines) {
-            Ok(counts) => add(&mut report.totals, counts),
-            Err(failure) => {
-                if !options.json {
-                    print_failure(&failure, options);
-                }
-                report.failures.push(*failure);
-                if !options.keep_going {
-                    break;
-                }
-            }
-        }
+    if options.fresh && !options.json {
+        println!("seeds from {first} on");
     }
-    report.elapsed = begun.elapsed();
-    report
-}
-
-fn fields(c: &mut Counts) -> [(&'static str, &mut u64); 12] {
-    [
-        ("requests", &mut c.requests),
-        ("io", &mut c.io),
-        ("kills", &mut c.kills),
-        ("power_losses", &mut c.power_losses),
-        ("crashes_in_recovery", &mut c.crashes_in_recovery),
-        ("restarts", &mut c.restarts),
-        ("degraded_starts", &mut c.degraded_starts),
-        ("refused_starts", &mut c.refused_starts),
-        ("breakdowns", &mut c.breakdowns),
-        ("other_faults", &mut c.other_faults),
-        ("commands", &mut c.commands),
-        ("repairs", &mut c.repairs),
-    ]
-}
-
-fn add(totals: &mut Counts, mut counts: Counts) {
-    for ((_, total), (_, count)) in fields(totals).into_iter().zip(fields(&mut counts)) {
-        *total += *count;
-    }
-}
-
-fn seeds_per_minute(report: &Report) -> u64 {
-    (report.seeds as f64 * 60.0 / report.elapsed.as_secs_f64().max(0.001)) as u64
+    let campaign = Campaign {
+        seeds,
+        time: options.seconds.map(Duration::from_secs),
+        limits,
+        jobs: options.jobs(),
+        keep_going: options.keep_going,
+        lines: options.lines,
+    };
+    campaign.run(|failure| {
+        if !options.json {
+            print_failure(failure, options);
+        }
+    })
 }
 
 fn print_failure(failure: &Failure, options: &Options) {
@@ -196,15 +190,16 @@ fn print_failure(failure: &Failure, options: &Options) {
 }
 
 fn print(report: &Report, options: &Options) {
-    let mut totals = report.totals;
-    let counts: Vec<String> = fields(&mut totals)
+    let counts: Vec<String> = report
+        .totals
+        .fields()
         .map(|(name, n)| format!("{name} {n}"))
         .to_vec();
     println!(
         "{} seeds in {:.1} s ({} a minute), {} failed; {}",
         report.seeds,
         report.elapsed.as_secs_f64(),
-        seeds_per_minute(report),
+        report.seeds_per_minute(),
         report.failures.len(),
         counts.join(", ")
     );
@@ -212,23 +207,4 @@ fn print(report: &Report, options: &Options) {
         let line = failure.what.lines().next().unwrap_or_default();
         println!("  seed {}: {line}", failure.seed);
     }
-}
-
-fn to_json(report: &Report) -> serde_json::Value {
-    let mut totals = report.totals;
-    let failures: Vec<serde_json::Value> = report
-        .failures
-        .iter()
-        .map(|f| serde_json::json!({"seed": f.seed, "scenario": f.scenario, "violated": f.what}))
-        .collect();
-    let mut json = serde_json::json!({
-        "seeds": report.seeds,
-        "seconds": report.elapsed.as_secs_f64(),
-        "seeds_per_minute": seeds_per_minute(report),
-        "failures": failures,
-    });
-    for (name, count) in fields(&mut totals) {
-        json[name] = (*count).into();
-    }
-    json
 }

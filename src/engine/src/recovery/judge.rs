@@ -5,6 +5,7 @@ use super::RowFinal;
 use super::evidence::{Evidence, Origin};
 use crate::array::Array;
 use crate::executor::join_all;
+use crate::mutants::{Mutant, active};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
@@ -150,11 +151,14 @@ impl State {
 
     /// Rows older than a new place no longer count.
     fn change(&mut self, stripe: Stripe, change: Change, slot: Option<Slot>) {
-        let state = StripeState {
+        let mut state = StripeState {
             change: Some(change),
             slot,
             rows: BTreeMap::new(),
         };
+        if active(Mutant::OldRowsKept) {
+            state.rows = self.stripes.remove(&stripe).unwrap_or_default().rows;
+        }
         self.stripes.insert(stripe, state);
     }
 
@@ -292,7 +296,8 @@ impl Array {
             let at = (row - first) * BLOCK_BYTES;
             let placed = |crc: u32| {
                 let block = span.as_ref()?.slice(at..at + BLOCK_BYTES);
-                let same = checksum::block(self.key, slot, row, column, &block) == crc;
+                let same = checksum::block(self.key, slot, row, column, &block) == crc
+                    || active(Mutant::PlaceUnverified);
                 same.then_some(block)
             };
             found.push(match self.expected(state, slot, row, column).await {

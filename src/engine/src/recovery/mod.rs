@@ -17,6 +17,7 @@ use crate::array::Array;
 use crate::commit::Ring;
 use crate::executor::join_all;
 use crate::lane::{Lane, Version};
+use crate::mutants::{Mutant, active};
 use crate::read::runs;
 use crate::settled::Repair;
 use alloc::collections::BTreeMap;
@@ -100,10 +101,15 @@ impl Array {
         let top = evidence.visible_upto();
         let floor = evidence.floor.clamp(evidence.tail, top);
         let mut upto = top;
+        if active(Mutant::LastBatchDropped) {
+            upto = upto.max(evidence.tail + 1) - 1;
+        }
         loop {
             let state = State::replay(self.geometry.lanes.into(), evidence, upto);
             let mut verdict = self.judge_state(evidence, &state, floor).await;
-            let must_take = upto == floor || evidence.origin != Origin::Ring;
+            let must_take = upto <= floor
+                || active(Mutant::UndecodableAccepted)
+                || evidence.origin != Origin::Ring;
             if verdict.lost.is_empty() || must_take {
                 let next_seq = evidence.next_seq(upto);
                 let moves = state.moves();
@@ -122,21 +128,27 @@ impl Array {
 
     /// Re-logs the decision, then lets it take effect.
     async fn carry_out(&self, lane: &Lane, evidence: &Evidence, decision: &Decision, number: u64) {
-        let epoch = evidence.highest_epoch + 1;
+        let epoch = evidence.highest_epoch + u64::from(!active(Mutant::EpochNotRaised));
         for entry in &decision.moves {
             self.take_move(lane, entry, decision.next_seq).await;
         }
         if !self.read_only {
             // Before the re-log, which makes the moves final: until then fewer columns of a new
             // slot may be there than the next failure leaves room for.
-            self.mend(&decision.mend).await;
+            if !active(Mutant::MendSkipped) {
+                self.mend(&decision.mend).await;
+            }
             self.flush_members().await;
             let area = match evidence.origin {
                 Origin::Relog { area } => 1 - area,
                 Origin::Ring => (epoch % 2) as usize,
             };
-            self.write_relog(lane, area, epoch, decision).await;
-            self.flush_members().await;
+            if !active(Mutant::NoRelog) {
+                self.write_relog(lane, area, epoch, decision).await;
+            }
+            if !active(Mutant::RelogUnflushed) {
+                self.flush_members().await;
+            }
         }
         {
             let mut journal = lane.journal.borrow_mut();
@@ -150,7 +162,9 @@ impl Array {
         let seq = decision.next_seq.saturating_sub(1);
         for row in &decision.rows {
             // An absent member may lack any of this: it counts as changed now.
-            self.touch(lane, row.stripe, Some(row.slot));
+            if !active(Mutant::RecoveredUntagged) {
+                self.touch(lane, row.stripe, Some(row.slot));
+            }
             let mut overlay = lane.overlay.borrow_mut();
             for (column, data) in row.columns.iter().enumerate() {
                 let sum = Sum::new(row.checksums[column], seq);

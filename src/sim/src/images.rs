@@ -1,0 +1,64 @@
+//! Members as older images of themselves: a snapshot that was rolled back, a backup restored.
+
+use crate::disk::Disk;
+use crate::medium::Medium;
+use crate::world::World;
+
+impl World {
+    /// Takes an image of a member; later, has a member found as its image at the next start.
+    pub(crate) fn plan_rollback(&mut self) {
+        let held: Vec<usize> = self.images.keys().copied().collect();
+        if held.is_empty() || self.rng.chance(0.3) {
+            let in_sync: Vec<usize> = self.holders.values().flatten().copied().collect();
+            if !in_sync.is_empty() {
+                let disk = *self.rng.pick(&in_sync);
+                self.say(|| format!("an image of disk {disk} is taken"));
+                self.images.insert(disk, image_of(&self.disks[disk]));
+            }
+            return;
+        }
+        let Some((_, disk)) = self.victim_among(&held) else {
+            return;
+        };
+        self.counts.other_faults += 1;
+        self.rolled_back.insert(disk);
+        self.plan_crash();
+    }
+
+    /// Members that are to be older images now are.
+    pub(crate) fn roll_back(&mut self) {
+        for disk in self.rolled_back.clone() {
+            if let Some(image) = self.images.remove(&disk) {
+                self.say(|| format!("disk {disk} is an older image of itself"));
+                self.disks[disk].replace_medium(image);
+            }
+        }
+    }
+
+    /// A former member may return as an older image of itself.
+    pub(crate) fn return_as_image(&mut self, disk: usize) {
+        if self.images.contains_key(&disk) && self.rng.chance(0.7) {
+            self.rolled_back.insert(disk);
+            self.roll_back();
+            self.rolled_back.remove(&disk);
+        }
+    }
+
+    /// The operator takes older images out of the way, if any kept the array from starting.
+    pub(crate) fn wipe_images(&mut self) -> bool {
+        let wiped = std::mem::take(&mut self.rolled_back);
+        for disk in &wiped {
+            let bytes = self.disks[*disk].medium().len();
+            self.say(|| format!("disk {disk} is wiped"));
+            self.disks[*disk].replace_medium(Medium::new(bytes));
+        }
+        !wiped.is_empty()
+    }
+}
+
+/// What a snapshot would keep: all that was written.
+fn image_of(disk: &Disk) -> Medium {
+    let mut image = disk.medium().clone();
+    image.flush(image.mark());
+    image
+}
