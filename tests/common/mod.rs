@@ -9,6 +9,7 @@
 pub mod array;
 pub mod client;
 pub mod damage;
+pub mod filesystem;
 pub mod ledger;
 pub mod pattern;
 pub mod sandbox;
