@@ -14,7 +14,7 @@
 
 use crate::config::{Config, EntryState, Index};
 use crate::superblock::Superblock;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -83,6 +83,7 @@ pub fn assemble(
 ) -> Result<Assembled, Refused> {
     let first = one_array(candidates)?;
     let members = one_device_each(candidates)?;
+    one_table_each(&members)?;
     let held = effective_configs(&members, completed);
     let reference = reference_config(&members, &held)?;
     let mut result = Assembled {
@@ -112,7 +113,9 @@ pub fn assemble(
     Ok(result)
 }
 
-fn one_array(candidates: &[Candidate]) -> Result<&Superblock, Refused> {
+/// Whether all are of one array and agree on what it is; else their journals say nothing about
+/// each other either.
+pub fn one_array(candidates: &[Candidate]) -> Result<&Superblock, Refused> {
     let Some(first) = candidates.first() else {
         return Err(Refused {
             for_safety: false,
@@ -157,6 +160,26 @@ fn one_device_each(candidates: &[Candidate]) -> Result<Vec<&Candidate>, Refused>
     Ok(members)
 }
 
+/// A nonce names one config, for ever: two tables under one are damage.
+fn one_table_each(members: &[&Candidate]) -> Result<(), Refused> {
+    let mut known: BTreeMap<u64, (&Config, &str)> = BTreeMap::new();
+    for member in members {
+        for config in [&member.superblock.config, &member.superblock.previous] {
+            let named = known
+                .entry(config.nonce)
+                .or_insert((config, member.path.as_str()));
+            if named.0 != config {
+                return Err(unsafe_to_start(format!(
+                    "{} and {} know config {} with two different member tables: \
+                     one of them is damaged, leave it out",
+                    named.1, member.path, config.epoch
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether `holder`, whose effective config is `effective`, knows `nonce` as that or an ancestor.
 fn descends(effective: &Config, holder: &Superblock, nonce: u64) -> bool {
     let known = |c: &Config| {
@@ -183,22 +206,20 @@ fn effective_configs(members: &[&Candidate], completed: &BTreeSet<u64>) -> Vec<C
             };
             c.parent != 0 && !completed.contains(&c.nonce) && members.iter().enumerate().any(lacks)
         };
+        let can_fall_back = |c: &Config, m: &Candidate| m.superblock.previous.nonce != c.nonce;
         // Newest first: taking it back may show that an older one is complete after all.
-        let mut order: Vec<&Config> = held.iter().collect();
-        order.sort_by_key(|c| core::cmp::Reverse(c.epoch));
-        let Some(nonce) = order.into_iter().find(|c| incomplete(c)).map(|c| c.nonce) else {
+        let taken_back = held
+            .iter()
+            .zip(members)
+            .filter(|(c, m)| can_fall_back(c, m) && incomplete(c))
+            .max_by_key(|(c, _)| (c.epoch, c.nonce));
+        let Some(nonce) = taken_back.map(|(c, _)| c.nonce) else {
             return held;
         };
-        let mut changed = false;
         for (config, member) in held.iter_mut().zip(members) {
-            let previous = &member.superblock.previous;
-            if config.nonce == nonce && previous.nonce != nonce {
-                *config = previous.clone();
-                changed = true;
+            if config.nonce == nonce && can_fall_back(config, member) {
+                *config = member.superblock.previous.clone();
             }
-        }
-        if !changed {
-            return held;
         }
     }
 }
@@ -210,15 +231,17 @@ fn reference_config<'a>(members: &[&Candidate], held: &'a [Config]) -> Result<&'
         .max_by_key(|c| c.epoch)
         .expect("there are members");
     let mut sides: Vec<(u64, Vec<&str>)> = Vec::new();
+    let tops = members
+        .iter()
+        .zip(held)
+        .filter(|(_, c)| c.nonce == top.nonce);
+    let holders: Vec<&Superblock> = tops.map(|(m, _)| &m.superblock).collect();
     for (member, config) in members.iter().zip(held) {
-        let holder = members[held
-            .iter()
-            .position(|c| c.nonce == top.nonce)
-            .expect("top is held")];
+        let known = |holder: &&Superblock| in_history(top, holder, config, member);
         let strange = if config.epoch == top.epoch {
             config.nonce != top.nonce
         } else {
-            !in_history(top, &holder.superblock, config, member)
+            !holders.iter().any(known)
         };
         let side = if strange { config.nonce } else { top.nonce };
         match sides.iter_mut().find(|(nonce, _)| *nonce == side) {

@@ -1,5 +1,6 @@
 //! Little-endian encoding of metadata: a writer that appends, a reader that never panics.
 
+use crate::units::COUNT_MAX;
 use alloc::vec::Vec;
 
 /// Appends little-endian values.
@@ -87,6 +88,10 @@ impl<'a> Reader<'a> {
     /// The next eight bytes.
     pub fn u64(&mut self) -> Option<u64> {
         Some(u64::from_le_bytes(self.array()?))
+    }
+    /// The next eight bytes, as a counter: at most [`COUNT_MAX`].
+    pub fn count(&mut self) -> Option<u64> {
+        self.u64().filter(|count| *count <= COUNT_MAX)
     }
     /// The next sixteen bytes.
     pub fn u128(&mut self) -> Option<u128> {

@@ -4,6 +4,8 @@
 
 use crate::codec::{Reader, Writer};
 use crate::units::Uuid;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 /// Most entries of a member table: roles, spares, replacements and members that left.
@@ -165,6 +167,29 @@ impl Config {
         }
     }
 
+    /// Whether an array of so many columns can have this table; used on what is read from disk.
+    pub fn check(&self, columns: usize) -> Result<(), String> {
+        for (index, entry) in self.members() {
+            if entry.role.is_some_and(|role| usize::from(role) >= columns) {
+                return Err(format!("member {} has a role that no stripe has", index.0));
+            }
+            if !entry.state.takes_writes() {
+                continue;
+            }
+            let filling = entry.state.is_filling();
+            let rival = |(i, e): (Index, &Entry)| {
+                i < index
+                    && e.role == entry.role
+                    && e.state.takes_writes()
+                    && e.state.is_filling() == filling
+            };
+            if entry.role.is_none() || self.members().any(rival) {
+                return Err(format!("member {} has no role of its own", index.0));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a member out of service: its place in history is remembered, so that it is known
     /// when it comes back.
     pub fn mark_left(&mut self, index: Index) {
@@ -210,7 +235,7 @@ impl Config {
     /// Reads what [`Config::encode`] wrote; `None` when it is not that.
     pub fn decode(bytes: &[u8]) -> Option<Config> {
         let mut r = Reader::new(bytes);
-        let (epoch, nonce, parent, count) = (r.u64()?, r.u64()?, r.u64()?, r.u32()? as usize);
+        let (epoch, nonce, parent, count) = (r.count()?, r.u64()?, r.u64()?, r.u32()? as usize);
         if count > MEMBERS_MAX {
             return None;
         }
@@ -221,7 +246,7 @@ impl Config {
             let role = Some(r.u16()?).filter(|role| *role != NO_ROLE);
             let state = EntryState::from_code(r.u8()?)?;
             r.zeros_to(HEADER_BYTES + i * ENTRY_BYTES + 24)?;
-            let (left_epoch, left_nonce, left_checkpoints) = (r.u64()?, r.u64()?, r.u64()?);
+            let (left_epoch, left_nonce, left_checkpoints) = (r.count()?, r.u64()?, r.count()?);
             r.zeros_to(HEADER_BYTES + (i + 1) * ENTRY_BYTES)?;
             entries.push(Entry {
                 uuid,

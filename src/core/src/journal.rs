@@ -19,6 +19,8 @@ const CHECKPOINT_MAGIC: u32 = u32::from_le_bytes(*b"uCP1");
 const HEADER_FIXED_BYTES: usize = 128;
 /// Most blocks of one header: bounds what a damaged length can make a reader do.
 pub const HEADER_BLOCKS_MAX: usize = 1024;
+/// Most stripes that one unmap empties: bounds what an entry can make a reader do.
+pub const UNMAP_STRIPES_MAX: u64 = 64;
 
 /// One change.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -128,7 +130,7 @@ impl Entry {
         match kind {
             1 if usize::from(row) < g.shape.rows() => {
                 let columns = ColumnSet(r.u128()?);
-                if columns.0 >> g.shape.columns != 0 {
+                if columns.is_empty() || columns.0 >> g.shape.columns != 0 {
                     return None;
                 }
                 let checksums = sums(r, columns.len())?;
@@ -150,13 +152,13 @@ impl Entry {
             }
             3 => {
                 let count = r.u64()?;
-                let last = (count.checked_sub(1)?)
-                    .checked_mul(g.lanes.into())?
-                    .checked_add(stripe.0)?;
-                (last < g.stripes).then_some(Entry::Unmap {
-                    first: stripe,
-                    count,
-                })
+                let left = (g.stripes - stripe.0).div_ceil(u64::from(g.lanes));
+                (1..=left.min(UNMAP_STRIPES_MAX))
+                    .contains(&count)
+                    .then_some(Entry::Unmap {
+                        first: stripe,
+                        count,
+                    })
             }
             4 => Some(Entry::Alloc { stripe, slot }),
             _ => None,
@@ -272,8 +274,8 @@ impl Header {
             return None;
         }
         let (lane, member) = (r.u16()?, Index(r.u16()?));
-        let (epoch, config_epoch, config_nonce) = (r.u64()?, r.u64()?, r.u64()?);
-        let (seq, pos, tail, durable_upto) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
+        let (epoch, config_epoch, config_nonce) = (r.count()?, r.count()?, r.u64()?);
+        let (seq, pos, tail, durable_upto) = (r.count()?, r.count()?, r.count()?, r.count()?);
         let participants = r.u128()?;
         let (payload_blocks, count, part, parts) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
         r.zeros_to(HEADER_FIXED_BYTES)?;
@@ -286,7 +288,7 @@ impl Header {
             .map(|_| Entry::decode(&mut r, g, lane))
             .collect::<Option<Vec<_>>>()?;
         r.zeros_to(bytes.len())?;
-        Some(Header {
+        let header = Header {
             kind,
             lane,
             member,
@@ -300,7 +302,8 @@ impl Header {
             participants,
             payload_blocks,
             entries,
-        })
+        };
+        (header.blocks() == blocks).then_some(header)
     }
 }
 
@@ -358,11 +361,11 @@ impl Checkpoint {
         let checkpoint = Checkpoint {
             lane,
             member,
-            number: r.u64()?,
-            epoch: r.u64()?,
-            tail: r.u64()?,
-            tail_pos: r.u64()?,
-            witnessed_tail: r.u64()?,
+            number: r.count()?,
+            epoch: r.count()?,
+            tail: r.count()?,
+            tail_pos: r.count()?,
+            witnessed_tail: r.count()?,
             config_nonce: r.u64()?,
         };
         r.zeros_to(bytes.len())?;
@@ -472,8 +475,19 @@ mod tests {
                 slot: Slot(g.slots),
             },
             Entry::Unmap {
+                first: Stripe(1),
+                count: g.stripes,
+            },
+            Entry::Unmap {
                 first: Stripe(0),
-                count: g.stripes + 1,
+                count: 0,
+            },
+            Entry::Row {
+                stripe: Stripe(0),
+                slot: Slot(0),
+                row: 0,
+                columns: ColumnSet::EMPTY,
+                checksums: alloc::vec![],
             },
         ] {
             let header = Header {
@@ -482,6 +496,25 @@ mod tests {
             };
             assert_eq!(Header::decode(&header.encode(1), 1, &g), None);
         }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_counted_on_from_are_refused() {
+        let g = geometry();
+        let header = Header {
+            pos: u64::MAX,
+            ..example(&g)
+        };
+        assert_eq!(Header::decode(&header.encode(1), 1, &g), None);
+        let mut longer = example(&g).encode(1);
+        longer.resize(longer.len() + BLOCK_BYTES, 0);
+        longer[8] += 1;
+        longer[4..8].fill(0);
+        assert_eq!(
+            Header::decode(&seal(longer, 1), 1, &g),
+            None,
+            "more blocks than it needs"
+        );
     }
 
     #[test]
@@ -500,5 +533,10 @@ mod tests {
         assert_eq!(Checkpoint::decode(&bytes, 9, 1, Index(2)), Some(c));
         assert_eq!(Checkpoint::decode(&bytes, 9, 0, Index(2)), None);
         assert_eq!(Checkpoint::decode(&bytes, 9, 1, Index(3)), None);
+        let endless = Checkpoint {
+            tail_pos: u64::MAX,
+            ..c
+        };
+        assert_eq!(Checkpoint::decode(&endless.encode(9), 9, 1, Index(2)), None);
     }
 }

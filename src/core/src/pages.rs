@@ -102,7 +102,7 @@ fn decode_map_fields(
     let mut r = Reader::new(bytes);
     let magic = r.u32()?;
     r.u32()?;
-    let sequence = r.u64()?;
+    let sequence = r.count()?;
     if magic != MAP_MAGIC || r.u64()? != page || r.u16()? != lane {
         return None;
     }
@@ -228,7 +228,7 @@ impl ChecksumPage {
             let mut r = Reader::new(bytes);
             let magic = r.u32()?;
             r.u32()?;
-            let sequence = r.u64()?;
+            let sequence = r.count()?;
             let same = magic == CHECKSUM_MAGIC
                 && r.u32()? == page as u32
                 && r.u16()? == lane

@@ -8,7 +8,8 @@
 use crate::checksum;
 use crate::codec::{Reader, Writer};
 use crate::config::{CONFIG_BYTES, Config, Index, MEMBERS_MAX};
-use crate::geometry::{self, Geometry, Level, Shape};
+use crate::create::check_name;
+use crate::geometry::{Geometry, Level, Shape};
 use crate::units::{BLOCK, Uuid};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -91,13 +92,13 @@ impl Counters {
         w.u32(s.bad_metadata).u32(s.repaired_metadata);
     }
 
-    fn decode(r: &mut Reader<'_>) -> Option<Counters> {
+    fn decode(r: &mut Reader<'_>, slots: u64) -> Option<Counters> {
         Some(Counters {
-            read_errors: r.u64()?,
-            write_errors: r.u64()?,
-            checksum_errors: r.u64()?,
-            rebuild_cursor: r.u64()?,
-            rebuild_since: r.u64()?,
+            read_errors: r.count()?,
+            write_errors: r.count()?,
+            checksum_errors: r.count()?,
+            rebuild_cursor: r.count().filter(|cursor| *cursor <= slots)?,
+            rebuild_since: r.count()?,
             scrub: ScrubCounts {
                 bad_blocks: r.u32()?,
                 repaired_blocks: r.u32()?,
@@ -116,13 +117,13 @@ impl ScrubRecord {
             .u64(self.inconsistent_rows);
     }
 
-    fn decode(r: &mut Reader<'_>) -> Option<ScrubRecord> {
+    fn decode(r: &mut Reader<'_>, slots: u64) -> Option<ScrubRecord> {
         Some(ScrubRecord {
             state: u8::try_from(r.u64()?).ok()?,
-            cursor: r.u64()?,
+            cursor: r.count().filter(|cursor| *cursor <= slots)?,
             rate_max: r.u64()?,
-            lost_blocks: r.u64()?,
-            inconsistent_rows: r.u64()?,
+            lost_blocks: r.count()?,
+            inconsistent_rows: r.count()?,
         })
     }
 }
@@ -215,7 +216,7 @@ impl Superblock {
             )));
         }
         Self::decode_fields(bytes)
-            .unwrap_or_else(|| Err(SuperblockError::Damaged("reserved fields are used".into())))
+            .unwrap_or_else(|| Err(SuperblockError::Damaged("a number is out of range".into())))
     }
 
     fn decode_fields(bytes: &[u8]) -> Option<Result<Superblock, SuperblockError>> {
@@ -229,7 +230,10 @@ impl Superblock {
         let array = Uuid(r.bytes(16)?.try_into().ok()?);
         let key = r.u64()?;
         let name_len = usize::from(r.u8()?).min(NAME_BYTES_MAX);
-        let name = String::from_utf8(r.bytes(name_len)?.to_vec()).ok()?;
+        let name = String::from_utf8_lossy(r.bytes(name_len)?).into_owned();
+        if check_name(&name).is_err() {
+            return Some(Err(SuperblockError::Damaged("impossible name".into())));
+        }
         r.zeros_to(128)?;
         let level = Level::from_code(r.u8()?)?;
         r.u8()?;
@@ -252,21 +256,26 @@ impl Superblock {
             stripes: r.u64()?,
             export_bytes: r.u64()?,
         };
-        let sane = chunk_bytes.is_power_of_two()
-            && (geometry::CHUNK_BYTES_MIN..=geometry::CHUNK_BYTES_MAX).contains(&chunk_bytes)
-            && geometry.check().is_ok();
-        if !sane {
-            return Some(Err(SuperblockError::Damaged("impossible geometry".into())));
+        if let Err(why) = geometry.check() {
+            return Some(Err(SuperblockError::Damaged(why)));
         }
         r.zeros_to(192)?;
         let member = Uuid(r.bytes(16)?.try_into().ok()?);
         let index = Index(r.u16()?);
         r.zeros_to(216)?;
-        let write = r.u64()?;
-        let scrub = ScrubRecord::decode(&mut r)?;
+        let write = r.count()?;
+        let scrub = ScrubRecord::decode(&mut r, geometry.slots)?;
         r.zeros_to(CONFIG_AT)?;
         let config = Config::decode(&bytes[CONFIG_AT..PREVIOUS_AT])?;
         let previous = Config::decode(&bytes[PREVIOUS_AT..COUNTERS_AT])?;
+        let checked = [&config, &previous].map(|c| c.check(geometry.shape.columns));
+        if let Some(why) = checked.into_iter().find_map(Result::err) {
+            return Some(Err(SuperblockError::Damaged(why)));
+        }
+        if previous.epoch > config.epoch {
+            let why = "the config before is newer than its config";
+            return Some(Err(SuperblockError::Damaged(why.into())));
+        }
         if usize::from(index.0) >= config.entries.len() {
             return Some(Err(SuperblockError::Damaged(
                 "member is not in its own table".into(),
@@ -275,7 +284,7 @@ impl Superblock {
         let counters = bytes[COUNTERS_AT..]
             .chunks(COUNTER_BYTES)
             .take(MEMBERS_MAX)
-            .map(|bytes| Counters::decode(&mut Reader::new(bytes)))
+            .map(|bytes| Counters::decode(&mut Reader::new(bytes), geometry.slots))
             .collect::<Option<Vec<_>>>()?;
         let superblock = Superblock {
             array,
@@ -379,16 +388,17 @@ mod tests {
 
     fn example() -> Superblock {
         let shape = Shape::new(Level::Raid5, 3, None, None, None).unwrap();
-        let entry = Entry {
+        let entry = |role: u16| Entry {
             state: EntryState::InSync,
-            uuid: Uuid([3; 16]),
+            uuid: Uuid([role as u8 + 2; 16]),
+            role: Some(role),
             ..Entry::EMPTY
         };
         let config = Config {
             epoch: 2,
             nonce: 22,
             parent: 11,
-            entries: vec![entry; 3],
+            entries: (0..3).map(entry).collect(),
         };
         Superblock {
             array: Uuid([1; 16]),
@@ -431,6 +441,37 @@ mod tests {
             assert!(Superblock::decode(&bytes).is_err(), "byte {i}");
             bytes[i] ^= 1 << (i % 8);
         }
+    }
+
+    #[test]
+    fn what_no_array_can_be_is_refused_in_words() {
+        let refuses = |change: fn(&mut Superblock), why: &str| {
+            let mut s = example();
+            change(&mut s);
+            match Superblock::decode(&s.encode()) {
+                Err(SuperblockError::Damaged(text)) => assert!(text.contains(why), "{text}"),
+                other => panic!("{why}: {other:?}"),
+            }
+        };
+        refuses(|s| s.geometry.shape.data = 3, "no level raid5");
+        refuses(|s| s.geometry.shape.copies = 2, "no level raid5");
+        refuses(|s| s.geometry.shape.chunk_bytes = 5 << 10, "chunk of");
+        refuses(|s| s.geometry.ring_blocks = 16, "zone table");
+        refuses(|s| s.geometry.slots = u64::MAX, "zone table");
+        refuses(
+            |s| s.config.entries[2].role = Some(3),
+            "role that no stripe",
+        );
+        refuses(|s| s.config.entries[2].role = Some(1), "no role of its own");
+        refuses(|s| s.previous.entries[0].role = None, "no role of its own");
+        refuses(|s| s.previous.epoch = 3, "newer than its config");
+        refuses(|s| s.config.epoch = u64::MAX, "out of range");
+        refuses(|s| s.write = u64::MAX, "out of range");
+        refuses(
+            |s| s.counters[0].rebuild_cursor = s.geometry.slots + 1,
+            "out of range",
+        );
+        refuses(|s| s.name = "../a".into(), "name");
     }
 
     #[test]

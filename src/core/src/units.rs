@@ -9,6 +9,11 @@ pub const BLOCK_BYTES: usize = 4096;
 /// [`BLOCK_BYTES`] for arithmetic on offsets.
 pub const BLOCK: u64 = BLOCK_BYTES as u64;
 
+/// Largest number that a counter on disk (an epoch, a sequence number, a position) may have: one
+/// that counts a million steps a second gets there after three thousand years. What is larger is
+/// damage, and what is not can be counted on and added up over lanes without overflow.
+pub const COUNT_MAX: u64 = 100_000_000_000_000_000;
+
 /// Identity of an array or a member, written like any UUID.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Uuid(pub [u8; 16]);

@@ -105,7 +105,12 @@ impl Geometry {
 
     /// Four of the largest batches fit in a ring.
     fn ring_bytes_min(shape: &Shape) -> u64 {
-        4 * (Self::remap_entry_bytes(shape) + u64::from(shape.chunk_bytes) + (64 << 10))
+        4 * Self::batch_bytes_max(shape)
+    }
+
+    /// The largest batch: one that needs so much for a single change.
+    fn batch_bytes_max(shape: &Shape) -> u64 {
+        Self::remap_entry_bytes(shape) + u64::from(shape.chunk_bytes) + (64 << 10)
     }
 
     fn remap_entry_bytes(shape: &Shape) -> u64 {
@@ -160,7 +165,9 @@ impl Geometry {
             && self.stripes.is_multiple_of(lanes)
             && self.stripes < self.slots
             && self.slots < u64::from(u32::MAX)
-            && (16..1 << 32).contains(&self.ring_blocks)
+            && self.ring_blocks < 1 << 32
+            // A batch finds room in an empty ring wherever its head is, and in a re-log area.
+            && self.ring_blocks * BLOCK >= 2 * Self::batch_bytes_max(&self.shape)
             && self.export_bytes <= self.stripes * self.shape.stripe_bytes();
         if ok {
             Ok(())

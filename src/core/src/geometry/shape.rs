@@ -115,13 +115,7 @@ impl Shape {
         chunk_bytes: Option<u32>,
     ) -> Result<Shape, String> {
         let chunk_bytes = chunk_bytes.unwrap_or(64 << 10);
-        if !chunk_bytes.is_power_of_two()
-            || !(CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&chunk_bytes)
-        {
-            return Err(alloc::format!(
-                "chunk of {chunk_bytes} bytes: it must be a power of two from 4K to 4M"
-            ));
-        }
+        check_chunk(chunk_bytes)?;
         let (data, copies) = match level {
             Level::Raid0 => (members, 1),
             Level::Raid1 => (1, members),
@@ -173,6 +167,7 @@ impl Shape {
 
     /// Whether such an array can exist; used on what is read from disk as well.
     pub fn check(&self) -> Result<(), String> {
+        check_chunk(self.chunk_bytes)?;
         let least = match self.level {
             Level::Raid0 => 1,
             Level::Raid1 | Level::Raid10 => 2,
@@ -193,7 +188,31 @@ impl Shape {
                 self.columns
             ));
         }
-        Ok(())
+        if self.is_consistent() {
+            Ok(())
+        } else {
+            Err(alloc::format!(
+                "no level {} has {} data columns of {} and {} copies",
+                self.level,
+                self.data,
+                self.columns,
+                self.copies
+            ))
+        }
+    }
+
+    /// Whether columns, data and copies belong together: true of all that [`Shape::new`] makes.
+    fn is_consistent(&self) -> bool {
+        let (columns, data, copies) = (self.columns, self.data, self.copies);
+        let parities = columns.checked_sub(data);
+        match self.level {
+            Level::Raid0 => parities == Some(0) && copies == 1,
+            Level::Raid1 => data == 1 && copies == columns,
+            Level::Raid10 => copies >= 2 && data * copies == columns,
+            Level::Raid5 => parities == Some(1) && copies == 1,
+            Level::Raid6 => parities == Some(2) && copies == 1,
+            Level::Rs => parities.is_some_and(|p| (1..=PARITY_MAX).contains(&p)) && copies == 1,
+        }
     }
 
     /// The erasure code of a stripe.
@@ -247,5 +266,15 @@ impl Shape {
         } else {
             step - parities
         }
+    }
+}
+
+fn check_chunk(bytes: u32) -> Result<(), String> {
+    if bytes.is_power_of_two() && (CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&bytes) {
+        Ok(())
+    } else {
+        Err(alloc::format!(
+            "chunk of {bytes} bytes: it must be a power of two from 4K to 4M"
+        ))
     }
 }
