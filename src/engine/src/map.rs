@@ -1,6 +1,5 @@
 //! The stripe map when an array is opened: of each page the newest copy on any member in sync.
 
-use crate::api::Event;
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::Lane;
@@ -35,24 +34,7 @@ impl Array {
                 self.load_map_page(lane, page, &writers, copies)?;
             }
         }
-        self.own_mapped_slots(lane);
         Ok(())
-    }
-
-    fn own_mapped_slots(&self, lane: &Lane) {
-        let mut slots = lane.slots.borrow_mut();
-        for (stripe, entry) in lane.map.borrow().iter() {
-            let Some(slot) = entry.slot() else { continue };
-            let local = self.geometry.in_lane(slot.0);
-            if slots.take_this(local) {
-                slots.own(local, stripe);
-            } else {
-                self.event(Event::Warning(format!(
-                    "slot {} has two owners in the map",
-                    slot.0
-                )));
-            }
-        }
     }
 
     /// What a member has of some pages. One that cannot be read hides no other.

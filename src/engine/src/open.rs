@@ -15,7 +15,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use uraid_buffer::{BufMut, Pool};
-use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble};
+use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble, one_array};
 use uraid_core::config::{Config, EntryState, Index};
 use uraid_core::journal::Checkpoint;
 use uraid_core::superblock::{
@@ -91,6 +91,7 @@ impl Opening {
             for_safety: r.for_safety,
             text: r.text + &findings,
         };
+        one_array(&candidates).map_err(refused)?;
         let checkpoints = self.read_checkpoints(&candidates).await;
         let completed: BTreeSet<u64> = checkpoints
             .iter()
@@ -236,7 +237,7 @@ impl Opening {
                 text,
             });
         }
-        let summary = self.load(&array, &by_index, checkpoints).await;
+        let loaded = self.load(&array, &by_index, checkpoints).await;
         if array.is_suspended() {
             let text = array.suspended.borrow().clone().unwrap_or_default();
             return Err(Refusal {
@@ -244,6 +245,10 @@ impl Opening {
                 text,
             });
         }
+        let summary = loaded.map_err(|text| Refusal {
+            for_safety: false,
+            text,
+        })?;
         array.event(Event::Witness(array.witness()));
         array.event(Event::Opened { summary });
         array.start_service();
@@ -301,19 +306,16 @@ impl Opening {
         array: &Rc<Array>,
         by_index: &BTreeMap<Index, &Candidate>,
         checkpoints: &Checkpoints,
-    ) -> String {
+    ) -> Result<String, String> {
         let mut summary = String::new();
         for lane in &array.lanes {
-            if let Err(why) = array.load_map(lane).await {
-                array.suspended.borrow_mut().get_or_insert(why);
-                return summary;
-            }
+            array.load_map(lane).await?;
             let mine: BTreeMap<Index, Checkpoint> = array
                 .all_writers()
                 .into_iter()
                 .filter_map(|i| Some((i, checkpoints[lane.id].get(&by_index.get(&i)?.device)?.1)))
                 .collect();
-            let what = array.recover_lane(lane, &mine).await;
+            let what = array.recover_lane(lane, &mine).await?;
             if what != "clean" {
                 summary.push_str(&format!(
                     "{}lane {}: {what}",
@@ -323,10 +325,9 @@ impl Opening {
             }
         }
         if summary.is_empty() {
-            String::from("clean")
-        } else {
-            summary
+            summary.push_str("clean");
         }
+        Ok(summary)
     }
 }
 

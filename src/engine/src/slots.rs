@@ -51,6 +51,23 @@ impl Slots {
         }
     }
 
+    /// Slots owned as `claims` say: pairs of slot and stripe. The error is a slot that two claim.
+    pub fn claimed(
+        count: u64,
+        claims: impl Iterator<Item = (u64, u64)>,
+    ) -> (Slots, Result<(), u64>) {
+        let mut slots = Slots::new(count);
+        let mut result = Ok(());
+        for (slot, stripe) in claims {
+            if slots.take_this(slot) {
+                slots.own(slot, stripe);
+            } else {
+                result = Err(slot);
+            }
+        }
+        (slots, result)
+    }
+
     /// Slots that may be taken now.
     #[cfg(test)]
     fn free_count(&self) -> u64 {

@@ -109,7 +109,9 @@ impl State {
                 checksums,
             } => {
                 let stripe = self.stripes.entry(*stripe).or_default();
-                stripe.slot = Some(*slot);
+                if stripe.slot.replace(*slot) != Some(*slot) {
+                    stripe.rows.clear(); // of another place
+                }
                 let versions = stripe.rows.entry(*row).or_default();
                 for (column, crc) in columns.iter().zip(checksums) {
                     versions.insert(
@@ -162,6 +164,11 @@ impl State {
         self.stripes.insert(stripe, state);
     }
 
+    /// Journalled rows: so many blocks a re-log takes at least.
+    pub fn rows(&self) -> u64 {
+        self.stripes.values().map(|s| s.rows.len() as u64).sum()
+    }
+
     /// The new places: what becomes empty first, so that its slots are free for the others.
     pub fn moves(&self) -> Vec<Entry> {
         let all = || {
@@ -187,10 +194,14 @@ impl Array {
     /// Judges every stripe of a state. Moves in records below `floor` need no proof.
     pub async fn judge_state(&self, evidence: &Evidence, state: &State, floor: u64) -> Verdict {
         let mut verdict = Verdict::default();
+        // Where the map has a stripe in another place than its rows, it has moved since.
+        let in_place = |stripe: Stripe, s: &StripeState| {
+            s.change.is_some() || self.lane(stripe).map.borrow().get(stripe).slot() == s.slot
+        };
         let stripes: Vec<_> = state
             .stripes
             .iter()
-            .filter(|(_, s)| s.slot.is_some())
+            .filter(|(stripe, s)| s.slot.is_some() && in_place(**stripe, s))
             .collect();
         for some in stripes.chunks(STRIPES_MAX) {
             let judges = some
@@ -201,6 +212,10 @@ impl Array {
                 verdict.mend.append(&mut one.mend);
                 verdict.lost.append(&mut one.lost);
                 verdict.marked.append(&mut one.marked);
+            }
+            let images = verdict.rows.len() + verdict.marked.len();
+            if images as u64 > self.geometry.relog_blocks() {
+                break; // more than can be re-logged: refused, and not all kept in memory
             }
         }
         verdict

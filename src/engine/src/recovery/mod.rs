@@ -20,6 +20,7 @@ use crate::lane::{Lane, Version};
 use crate::mutants::{Mutant, active};
 use crate::read::runs;
 use crate::settled::Repair;
+use crate::slots::Slots;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
@@ -30,7 +31,7 @@ use uraid_buffer::Buf;
 use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::journal::{Checkpoint, Entry, Header, HeaderKind};
-use uraid_core::pages::Sum;
+use uraid_core::pages::{MapEntry, Sum};
 use uraid_core::units::BLOCK;
 use uraid_parity::ColumnSet;
 
@@ -67,37 +68,59 @@ impl Array {
         &self,
         lane: &Lane,
         checkpoints: &BTreeMap<Index, Checkpoint>,
-    ) -> String {
+    ) -> Result<String, String> {
+        // Map pages of different age may contradict each other until the journal is replayed.
+        let claimed = self.claim_slots(lane);
         let evidence = self.gather_evidence(lane, checkpoints).await;
         let clean = evidence.is_clean(checkpoints);
         let number = checkpoints.values().map(|c| c.number).max().unwrap_or(0);
         if clean {
+            claimed?;
             let mut journal = lane.journal.borrow_mut();
             journal.begin(evidence.epoch, evidence.tail, number);
             for index in self.all_writers() {
                 let pos = checkpoints.get(&index).map_or(0, |c| c.tail_pos);
                 journal.rings.insert(index, Ring::at(pos));
             }
-            return String::from("clean");
+            return Ok(String::from("clean"));
         }
-        let decision = self.decide(&evidence).await;
+        let decision = self.decide(lane, &evidence).await?;
         for lost in &decision.lost {
             self.event(Event::Warning(format!("lost beyond redundancy: {lost}")));
         }
-        self.carry_out(lane, &evidence, &decision, number).await;
+        self.carry_out(lane, &evidence, &decision, number).await?;
         let what = match evidence.origin {
             Origin::Ring => format!("{} batches", decision.next_seq - evidence.tail),
             Origin::Relog { .. } => String::from("an interrupted recovery"),
         };
-        format!(
+        Ok(format!(
             "{what}, {} rows, {} moves replayed",
             decision.rows.len(),
             decision.moves.len()
-        )
+        ))
+    }
+
+    /// Says anew who owns which slot, as the map has it.
+    fn claim_slots(&self, lane: &Lane) -> Result<(), String> {
+        let map = lane.map.borrow();
+        let claim = |(stripe, entry): (u64, MapEntry)| {
+            let slot = entry.slot()?;
+            Some((self.geometry.in_lane(slot.0), stripe))
+        };
+        let count = self.geometry.slots / u64::from(self.geometry.lanes);
+        let (slots, claimed) = Slots::claimed(count, map.iter().filter_map(claim));
+        *lane.slots.borrow_mut() = slots;
+        claimed.map_err(|slot| {
+            format!(
+                "lane {}: two stripes claim slot {slot}: its map is damaged on all members. \
+                 Restore the array from a backup",
+                lane.id
+            )
+        })
     }
 
     /// Chooses the newest acceptable prefix.
-    async fn decide(&self, evidence: &Evidence) -> Decision {
+    async fn decide(&self, lane: &Lane, evidence: &Evidence) -> Result<Decision, String> {
         let top = evidence.visible_upto();
         let floor = evidence.floor.clamp(evidence.tail, top);
         let mut upto = top;
@@ -106,6 +129,7 @@ impl Array {
         }
         loop {
             let state = State::replay(self.geometry.lanes.into(), evidence, upto);
+            self.check_relog(lane, state.rows())?;
             let mut verdict = self.judge_state(evidence, &state, floor).await;
             let must_take = upto <= floor
                 || active(Mutant::UndecodableAccepted)
@@ -114,24 +138,33 @@ impl Array {
                 let next_seq = evidence.next_seq(upto);
                 let moves = state.moves();
                 verdict.rows.append(&mut verdict.marked);
-                return Decision {
+                return Ok(Decision {
                     next_seq,
                     moves,
                     rows: verdict.rows,
                     mend: verdict.mend,
                     lost: verdict.lost,
-                };
+                });
             }
             upto -= 1;
         }
     }
 
     /// Re-logs the decision, then lets it take effect.
-    async fn carry_out(&self, lane: &Lane, evidence: &Evidence, decision: &Decision, number: u64) {
+    async fn carry_out(
+        &self,
+        lane: &Lane,
+        evidence: &Evidence,
+        decision: &Decision,
+        number: u64,
+    ) -> Result<(), String> {
+        let parts = relog_parts(decision);
+        self.check_relog(lane, parts.iter().map(RelogPart::blocks).sum())?;
         let epoch = evidence.highest_epoch + u64::from(!active(Mutant::EpochNotRaised));
         for entry in &decision.moves {
             self.take_move(lane, entry, decision.next_seq).await;
         }
+        self.claim_slots(lane)?;
         if !self.read_only {
             // Before the re-log, which makes the moves final: until then fewer columns of a new
             // slot may be there than the next failure leaves room for.
@@ -144,7 +177,8 @@ impl Array {
                 Origin::Ring => (epoch % 2) as usize,
             };
             if !active(Mutant::NoRelog) {
-                self.write_relog(lane, area, epoch, decision).await;
+                self.write_relog(lane, area, epoch, decision.next_seq, parts)
+                    .await;
             }
             if !active(Mutant::RelogUnflushed) {
                 self.flush_members().await;
@@ -181,9 +215,23 @@ impl Array {
         } else {
             self.checkpoint(lane).await;
         }
+        Ok(())
     }
 
-    /// Applies a new place to map, slots and sums in memory.
+    /// A server bounds what a re-log of its journal takes; whoever wrote more was none.
+    fn check_relog(&self, lane: &Lane, blocks: u64) -> Result<(), String> {
+        if blocks <= self.geometry.relog_blocks() {
+            return Ok(());
+        }
+        Err(format!(
+            "lane {}: its journal holds more than can be recovered ({blocks} blocks, at most {}): \
+             it is damaged. Restore the array from a backup",
+            lane.id,
+            self.geometry.relog_blocks()
+        ))
+    }
+
+    /// Applies a new place to map and sums in memory; who owns which slot follows from the map.
     async fn take_move(&self, lane: &Lane, entry: &Entry, seq: u64) {
         let (stripe, slot, checksums) = match entry {
             Entry::Remap {
@@ -192,32 +240,16 @@ impl Array {
                 checksums,
             } => (*stripe, *slot, Some(&checksums[..])),
             Entry::Alloc { stripe, slot } => (*stripe, *slot, None),
-            Entry::Unmap { first, .. } => return self.move_stripe(lane, *first, None, seq),
+            Entry::Unmap { first, .. } => return self.touch(lane, *first, None),
             Entry::Row { .. } => unreachable!("rows are no moves"),
         };
-        let local = self.geometry.in_lane(slot.0);
-        let already = lane.map.borrow().get(stripe).slot() == Some(slot);
-        if !already {
-            // The slot's last owner, as the map on the members still has it, has moved on.
-            let owner = lane.slots.borrow().owner(local);
-            if let Some(owner) = owner {
-                let owner = self.geometry.stripe_in_lane(lane.id, owner);
-                self.move_stripe(lane, owner, None, 0);
-            }
-            let mut slots = lane.slots.borrow_mut();
-            slots
-                .settle(u64::MAX)
-                .into_iter()
-                .for_each(|freed| slots.untake(freed));
-            slots.take_this(local);
-        }
         let rows = 0..self.geometry.shape.rows();
         let sums = self
             .all_writers()
             .into_iter()
             .map(|i| self.sums(i, slot, rows.clone()));
         let pinned = join_all(sums).await;
-        self.move_stripe(lane, stripe, Some(slot), 0);
+        self.touch(lane, stripe, Some(slot));
         self.set_slot_sums(&pinned, stripe, slot, seq.saturating_sub(1), checksums);
     }
 
@@ -244,22 +276,20 @@ impl Array {
         join_all(by_stripe.into_iter().map(mend_stripe)).await;
     }
 
-    async fn write_relog(&self, lane: &Lane, area: usize, epoch: u64, decision: &Decision) {
-        let parts = relog_parts(decision);
+    async fn write_relog(
+        &self,
+        lane: &Lane,
+        area: usize,
+        epoch: u64,
+        seq: u64,
+        parts: Vec<RelogPart<'_>>,
+    ) {
         let config = self.config.borrow().clone();
         let total = parts.len() as u32;
         let writers = self.all_writers();
         let start = self.geometry.relog_offset(lane.id, area);
         let mut pos: BTreeMap<Index, u64> = writers.iter().map(|i| (*i, 0)).collect();
-        for (part, (moves, rows)) in parts.into_iter().enumerate() {
-            let all = ColumnSet::first(self.geometry.shape.columns);
-            let row_entry = |r: &RowFinal| Entry::Row {
-                stripe: r.stripe,
-                slot: r.slot,
-                row: r.row,
-                columns: all,
-                checksums: r.checksums.clone(),
-            };
+        for (part, RelogPart { entries, rows }) in parts.into_iter().enumerate() {
             let mut header = Header {
                 kind: HeaderKind::Relog {
                     part: part as u32,
@@ -270,17 +300,13 @@ impl Array {
                 epoch,
                 config_epoch: config.epoch,
                 config_nonce: config.nonce,
-                seq: decision.next_seq,
+                seq,
                 pos: 0,
                 tail: 0,
                 durable_upto: 0,
                 participants: writers.iter().fold(0, |set, i| set | 1 << i.0),
                 payload_blocks: rows.len() as u32,
-                entries: moves
-                    .iter()
-                    .cloned()
-                    .chain(rows.iter().map(|r| row_entry(r)))
-                    .collect(),
+                entries,
             };
             let mut writes = Vec::new();
             for index in &writers {
@@ -288,10 +314,6 @@ impl Array {
                 (header.member, header.pos) = (*index, *at);
                 let bytes = header.encode(self.key);
                 let blocks = bytes.len() as u64 / BLOCK + rows.len() as u64;
-                assert!(
-                    *at + blocks <= self.geometry.relog_blocks(),
-                    "the journal bounds a re-log"
-                );
                 let mut buffers = alloc::vec![self.pool.copy(&bytes)];
                 let role = usize::from(config.entry(*index).role.expect("a writer has a role"));
                 let own =
@@ -305,27 +327,58 @@ impl Array {
     }
 }
 
+/// Part of a re-log: one header, and a block on each member for each row.
+struct RelogPart<'a> {
+    entries: Vec<Entry>,
+    rows: Vec<&'a RowFinal>,
+}
+
+impl RelogPart<'_> {
+    /// Blocks it takes on a member.
+    fn blocks(&self) -> u64 {
+        let entry_bytes = self.entries.iter().map(Entry::encoded_bytes).sum();
+        (Header::blocks_for(entry_bytes) + self.rows.len()) as u64
+    }
+}
+
+impl RowFinal {
+    fn entry(&self) -> Entry {
+        Entry::Row {
+            stripe: self.stripe,
+            slot: self.slot,
+            row: self.row,
+            columns: ColumnSet::first(self.columns.len()),
+            checksums: self.checksums.clone(),
+        }
+    }
+}
+
 /// Cuts a decision into parts of bounded size; at least one, so that the epoch is on disk.
-fn relog_parts(decision: &Decision) -> Vec<(Vec<Entry>, Vec<&RowFinal>)> {
-    let mut parts: Vec<(Vec<Entry>, Vec<&RowFinal>)> = Vec::new();
+fn relog_parts(decision: &Decision) -> Vec<RelogPart<'_>> {
+    let mut parts: Vec<RelogPart<'_>> = Vec::new();
     let mut bytes = usize::MAX;
     for entry in &decision.moves {
         if bytes > RELOG_ENTRY_BYTES_PER_PART {
-            parts.push(Default::default());
+            parts.push(RelogPart {
+                entries: Vec::new(),
+                rows: Vec::new(),
+            });
             bytes = 0;
         }
         bytes += entry.encoded_bytes();
-        parts
-            .last_mut()
-            .expect("a part was begun")
-            .0
-            .push(entry.clone());
+        let part = parts.last_mut().expect("a part was begun");
+        part.entries.push(entry.clone());
     }
-    for rows in decision.rows.chunks(RELOG_ROWS_PER_PART) {
-        parts.push((Vec::new(), rows.iter().collect()));
-    }
+    let rows = decision.rows.chunks(RELOG_ROWS_PER_PART);
+    parts.extend(rows.map(|rows| RelogPart {
+        entries: rows.iter().map(RowFinal::entry).collect(),
+        rows: rows.iter().collect(),
+    }));
     if parts.is_empty() {
-        parts.push(Default::default());
+        parts.push(RelogPart {
+            entries: Vec::new(),
+            rows: Vec::new(),
+        });
     }
     parts
 }
