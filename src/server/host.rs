@@ -50,15 +50,6 @@ struct Pending {
     device: Option<DeviceId>,
 }
 
-/// What was told while the array was opened. The log has it already.
-#[derive(Clone, Default, Debug)]
-pub struct OpeningReport {
-    /// What recovery found and did.
-    pub recovery: String,
-    /// Which members are not used, which copies are damaged, and the like.
-    pub warnings: Vec<String>,
-}
-
 /// An array and its members.
 pub struct Host {
     engine: Engine,
@@ -72,9 +63,6 @@ pub struct Host {
     /// Who was last seen at which path; outlives a member's device, so that a member that failed
     /// can still be named by its path.
     paths: BTreeMap<String, Uuid>,
-    /// Complete once the array is open.
-    opening: OpeningReport,
-    opened: bool,
     events: Vec<DriverEvent>,
 }
 
@@ -106,8 +94,6 @@ impl Host {
             next_command: 0,
             commands: BTreeMap::new(),
             paths: BTreeMap::new(),
-            opening: OpeningReport::default(),
-            opened: false,
             events: Vec::new(),
         })
     }
@@ -176,19 +162,12 @@ impl Host {
                 Event::Opened { summary } => {
                     log::info(&summary);
                     self.remember_paths();
-                    self.opening.recovery = summary;
-                    self.opened = true;
                     return Some(Notice::Opened);
                 }
                 Event::Refused(refusal) => return Some(Notice::Refused(refusal_failure(refusal))),
                 Event::Stopped => return Some(Notice::Stopped),
                 Event::Info(text) => log::info(&text),
-                Event::Warning(text) => {
-                    log::warning(&text);
-                    if !self.opened {
-                        self.opening.warnings.push(text);
-                    }
-                }
+                Event::Warning(text) => log::warning(&text),
                 Event::Released(device) => self.release(device),
                 Event::Witness(bytes) => self.housekeeping.keep_witness(bytes),
             }
@@ -237,11 +216,6 @@ impl Host {
     /// How the array is; none before it is assembled.
     pub fn status(&self) -> Option<Status> {
         self.engine.status()
-    }
-
-    /// What was told while the array was opened.
-    pub fn opening(&self) -> &OpeningReport {
-        &self.opening
     }
 
     /// The engine itself, for what it tells about the export.

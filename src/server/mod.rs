@@ -11,7 +11,7 @@
 
 mod client;
 mod frontend;
-pub mod host;
+mod host;
 mod housekeeping;
 pub mod listen;
 pub mod local;
