@@ -1,6 +1,6 @@
 //! The command line as it is typed; `uraid help` is generated from these definitions.
 
-use super::sizes::parse_size;
+use super::sizes::{parse_rate, parse_size};
 use crate::control::paths::check_name;
 use crate::server::listen::Listen;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -9,7 +9,8 @@ use std::path::PathBuf;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done (status: optimal)
-  1  failed: an I/O error, a member too small, no server (status: failed)
+  1  failed: an I/O error, a member too small, no server (status: failed; scrub, check: something
+     is wrong and is still wrong)
   2  malformed arguments
   3  status only: degraded or rebuilding
   4  refused for safety; the message says what would help
@@ -54,6 +55,10 @@ pub enum Command {
     Replace(ReplaceArgs),
     /// After a disk swap: find what is missing, rebuild it, wait until the array is whole
     Rebuild(RebuildArgs),
+    /// Verify all that a served array holds, and repair what checksums prove
+    Scrub(ScrubArgs),
+    /// Verify an array that is not served (offline, read only)
+    Check(CheckArgs),
     /// Flush and stop a server
     Stop(StopArgs),
     /// List the arrays that are being served (control sockets in the default directory)
@@ -326,6 +331,112 @@ pub struct RebuildArgs {
     pub force: bool,
 }
 
+/// `uraid scrub`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  uraid scrub start --name demo --rate-max 50M/s
+  uraid scrub start --name demo --wait
+  uraid scrub status --name demo
+
+A scrub reads every block in use on every member, compares it with its checksum and its row with
+the code, and looks at the metadata too. What the checksums prove wrong is rewritten from the
+other members. It yields to clients, and goes on by itself after a restart of the server.
+
+Exit code of `status`, and of `start` and `resume` with --wait: 0 nothing is wrong, or all of it
+was repaired; 1 blocks are lost, or rows are inconsistent, or a repair was not possible.")]
+pub struct ScrubArgs {
+    #[command(subcommand)]
+    pub action: ScrubAction,
+}
+
+/// What is to become of the scrub.
+#[derive(Subcommand, Debug)]
+pub enum ScrubAction {
+    /// Begin a scrub
+    #[command(after_help = "Example:\n  uraid scrub start --name demo --rate-max 50M/s --wait")]
+    Start(ScrubStartArgs),
+    /// Have it keep its place and do nothing
+    #[command(after_help = "Example:\n  uraid scrub pause --name demo")]
+    Pause(ScrubServerArgs),
+    /// Have it go on after a pause
+    #[command(after_help = "Example:\n  uraid scrub resume --name demo --wait")]
+    Resume(ScrubResumeArgs),
+    /// Show how far it is and what it found
+    #[command(after_help = "Example:\n  uraid scrub status --name demo --wait")]
+    Status(ScrubStatusArgs),
+    /// End it where it is
+    #[command(after_help = "Example:\n  uraid scrub stop --name demo")]
+    Stop(ScrubServerArgs),
+}
+
+/// `uraid scrub start`.
+#[derive(Args, Debug)]
+pub struct ScrubStartArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Most bytes per second to read of each member, like 50M or 50M/s
+    #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
+    pub rate_max: Option<u64>,
+    /// Wait, with a progress bar, until it has ended
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `uraid scrub pause` and `uraid scrub stop`.
+#[derive(Args, Debug)]
+pub struct ScrubServerArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `uraid scrub resume`.
+#[derive(Args, Debug)]
+pub struct ScrubResumeArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Wait, with a progress bar, until it has ended
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `uraid scrub status`.
+#[derive(Args, Debug)]
+pub struct ScrubStatusArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Wait, with a progress bar, until it has ended
+    #[arg(long, conflicts_with = "watch")]
+    pub wait: bool,
+    /// Show it anew every second until interrupted
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// `uraid check`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  uraid check a.img b.img c.img d.img
+  uraid check --scan /srv/members
+
+Reads everything that `uraid scrub` would, of an array that is not being served, and writes
+nothing: what a server would replay after a crash is replayed in memory. Members may be missing.
+
+Exit code: 0 clean; 1 something is wrong, the text says what and what to do; 2 malformed
+arguments; 4 refused, for instance because the array is being served: use `uraid scrub`.")]
+pub struct CheckArgs {
+    /// Take every member found in this directory (repeatable)
+    #[arg(long, value_name = "DIR", action = ArgAction::Append)]
+    pub scan: Vec<PathBuf>,
+    /// With --scan: the array to check, where there are several
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub name: Option<String>,
+    /// Members, in any order
+    #[arg(value_name = "MEMBER", required_unless_present = "scan")]
+    pub members: Vec<PathBuf>,
+}
+
 /// `uraid stop`.
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  uraid stop --name demo")]
@@ -419,6 +530,12 @@ mod tests {
             "uraid status --name a --control /b",
             "uraid fail",
             "uraid replace 1",
+            "uraid scrub",
+            "uraid scrub begin",
+            "uraid scrub start --rate-max fast",
+            "uraid scrub start --rate-max 0",
+            "uraid scrub status --wait --watch",
+            "uraid check",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -1,12 +1,15 @@
 //! What people type: definitions in [`args`], one module for each command or small group.
 
 pub mod args;
+mod check;
 mod create;
 mod examine;
+mod findings;
 mod orders;
 mod output;
 mod rebuild;
 mod render;
+mod scrub;
 mod serve;
 mod sizes;
 mod status;
@@ -39,6 +42,8 @@ fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure>
         Command::Add(args) => orders::add(args, output),
         Command::Replace(args) => orders::replace(args, output),
         Command::Rebuild(args) => rebuild::run(args, output),
+        Command::Scrub(args) => return scrub::run(args, output),
+        Command::Check(args) => return check::run(args, output),
         Command::Stop(args) => orders::stop(args, output),
         Command::List => target::list(output),
         Command::Wipe(args) => wipe::run(args, output),

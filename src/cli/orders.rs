@@ -6,7 +6,7 @@ use super::args::{
 use super::output::Output;
 use super::{target, wait};
 use crate::control::wire::{
-    AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, StatusReport, StopBody,
+    AddBody, ClearBody, EmptyBody, MemberBody, MemberReference, Order, ReplaceBody, StatusReport,
 };
 use crate::failure::Failure;
 use crate::server::members::canonical;
@@ -73,7 +73,7 @@ pub fn clear(args: &ClearArgs, output: Output) -> Result<(), Failure> {
 /// `uraid stop`; returns when the server is gone.
 pub fn stop(args: &StopArgs, output: Output) -> Result<(), Failure> {
     let client = target::resolve(&args.server)?;
-    let message = client.carry_out(&Order::Stop(StopBody {}))?;
+    let message = client.carry_out(&Order::Stop(EmptyBody {}))?;
     let asked = Instant::now();
     while std::os::unix::net::UnixStream::connect(client.path()).is_ok() {
         if asked.elapsed() > GOODBYE_MAX {

@@ -10,9 +10,8 @@ use crate::control::client::Client;
 use crate::control::wire::{AddBody, MemberReport, Order, StatusReport};
 use crate::failure::Failure;
 use crate::server::local::LocalArray;
-use crate::server::members::{canonical, inspect, open, open_array};
+use crate::server::members::{Access, canonical, inspect, open, open_array};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use uraid_io::device::OpenMode;
 
 /// Rebuilds a served array, or with `--members` or `--scan` one that is not.
@@ -29,7 +28,7 @@ pub fn run(args: &RebuildArgs, output: Output) -> Result<(), Failure> {
         None => take_blank(&mut members)?,
     };
     members.retain(|path| Some(path) != new.as_ref());
-    let mut array = LocalArray::open(open_array(&members, false)?)?;
+    let mut array = LocalArray::open(open_array(&members, Access::Serve)?, false)?;
     let result = rebuild(&mut array, new.as_deref(), args.force, output);
     result.and(array.stop())
 }
@@ -62,16 +61,6 @@ impl Repairable for Client {
             path: path_text(path)?,
             force,
         }))
-    }
-}
-
-impl Watched for LocalArray {
-    fn status(&mut self) -> Result<StatusReport, Failure> {
-        LocalArray::status(self)
-    }
-
-    fn pause(&mut self, duration: Duration) {
-        self.run_for(duration);
     }
 }
 

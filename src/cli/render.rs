@@ -1,5 +1,6 @@
 //! The status in words: how it is, what is at risk, what to type next.
 
+use super::findings;
 use super::output::table;
 use super::sizes::{show_duration, show_size};
 use crate::control::wire::{MemberReport, RebuildReport, StatusReport};
@@ -28,6 +29,10 @@ pub fn status(status: &StatusReport) -> String {
             .map(|trouble| format!("        {trouble}")),
     );
     lines.push(format!("risk    {}", risk(status)));
+    if status.scrub.state != "never" {
+        lines.push(format!("scrub   {}", findings::progress(&status.scrub)));
+    }
+    lines.extend(findings::lines(status));
     lines.extend(next(status).map(|next| format!("next    {next}")));
     lines.extend(status.uris.iter().map(|uri| format!("where   {uri}")));
     lines.push(String::new());
@@ -35,7 +40,8 @@ pub fn status(status: &StatusReport) -> String {
     lines.join("\n")
 }
 
-fn layout(status: &StatusReport) -> String {
+/// Level, members, chunk and size in one line.
+pub fn layout(status: &StatusReport) -> String {
     format!(
         "{} {}+{}, chunk {}, {}{}",
         status.level,
@@ -68,7 +74,8 @@ fn slots(status: &StatusReport, states: &[&str]) -> String {
 
 const GONE: [&str; 2] = ["failed", "missing"];
 
-fn state(status: &StatusReport) -> String {
+/// The state in words.
+pub fn state(status: &StatusReport) -> String {
     match status.state.as_str() {
         "optimal" => "optimal: every member is in sync".to_string(),
         "degraded" => format!(
@@ -140,6 +147,7 @@ fn next(status: &StatusReport) -> Option<String> {
         "failed" => Some(format!(
             "bring members back, then type: uraid add --name {name} PATH"
         )),
+        _ if status.lost_blocks > 0 => Some(findings::LOST_ADVICE.to_string()),
         _ => None,
     }
 }
@@ -166,7 +174,7 @@ fn member(member: &MemberReport) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::wire::samples;
+    use crate::control::wire::{LostRun, samples};
 
     #[test]
     fn exit_codes_follow_the_state() {
@@ -218,6 +226,33 @@ mod tests {
             text.contains("member 2 is at 50 %, 64 MiB/s, 8 s left"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_scrub_shows_with_what_it_found() {
+        let mut report = samples::optimal();
+        assert!(!status(&report).contains("scrub"));
+        report.scrub = samples::scrub("running");
+        report.scrub.members[1].bad_blocks = 2;
+        let text = status(&report);
+        assert!(text.contains("scrub   running: 25 %"), "{text}");
+        assert!(
+            text.contains("found   member 1 (/m1): 2 wrong blocks, 0 repaired"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn losses_are_listed_with_what_to_do() {
+        let mut report = samples::optimal();
+        report.lost_blocks = 2;
+        report.lost = vec![LostRun {
+            offset_bytes: 40960,
+            length_bytes: 8192,
+        }];
+        let text = status(&report);
+        assert!(text.contains("lost    8 KiB at byte 40960"), "{text}");
+        assert!(text.contains("next    restore what is lost"), "{text}");
     }
 
     #[test]

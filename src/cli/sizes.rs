@@ -22,6 +22,14 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(too_large)
 }
 
+/// Reads a speed: a size, with or without `/s`. Zero would be no speed at all.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text.strip_suffix("/s").unwrap_or(text))? {
+        0 => Err("at 0 bytes per second nothing would ever happen".to_string()),
+        rate => Ok(rate),
+    }
+}
+
 fn suffix_shift(suffix: &str) -> Option<u32> {
     let upper = suffix.to_ascii_uppercase();
     let unit = upper
@@ -80,6 +88,15 @@ mod tests {
             ("15P", 15 << 50),
         ] {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_sizes_per_second() {
+        assert_eq!(parse_rate("50M/s"), Ok(50 << 20));
+        assert_eq!(parse_rate("1GiB"), Ok(1 << 30));
+        for text in ["0", "0M/s", "M/s", "50M/m", "50M/s/s"] {
+            assert!(parse_rate(text).is_err(), "{text}");
         }
     }
 

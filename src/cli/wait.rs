@@ -1,10 +1,11 @@
-//! Waiting until no rebuild is left to do, with a progress bar.
+//! Waiting until no rebuild is left to do, or a scrub has ended, with a progress bar.
 
 use super::output::Output;
-use super::render;
+use super::{findings, render};
 use crate::control::client::Client;
 use crate::control::wire::StatusReport;
 use crate::failure::Failure;
+use crate::server::local::LocalArray;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,16 @@ impl Watched for Client {
     }
 }
 
+impl Watched for LocalArray {
+    fn status(&mut self) -> Result<StatusReport, Failure> {
+        LocalArray::status(self)
+    }
+
+    fn pause(&mut self, duration: Duration) {
+        self.run_for(duration);
+    }
+}
+
 /// How a wait ended.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settled {
@@ -101,7 +112,26 @@ pub fn until_settled(output: Output, array: &mut impl Watched) -> Result<Settled
             }
             Stage::Starting => {}
         }
-        progress.show(&status);
+        if let Some(rebuild) = &status.rebuild {
+            let text = render::rebuild(rebuild);
+            progress.show(rebuild.done_bytes, rebuild.total_bytes, text);
+        }
+        array.pause(POLL_INTERVAL);
+    }
+}
+
+/// Waits until no scrub is under way; shows progress meanwhile. One that is paused is waited for.
+pub fn until_scrubbed(output: Output, array: &mut impl Watched) -> Result<StatusReport, Failure> {
+    let mut progress = Progress::new(output);
+    loop {
+        let status = array.status()?;
+        let scrub = &status.scrub;
+        if !matches!(scrub.state.as_str(), "running" | "paused") {
+            progress.end();
+            return Ok(status);
+        }
+        let text = format!("scrub {}", findings::progress(scrub));
+        progress.show(scrub.done_bytes, scrub.total_bytes, text);
         array.pause(POLL_INTERVAL);
     }
 }
@@ -129,20 +159,17 @@ impl Progress {
         }
     }
 
-    fn show(&mut self, status: &StatusReport) {
-        let Some(rebuild) = &status.rebuild else {
-            return;
-        };
+    fn show(&mut self, done_bytes: u64, total_bytes: u64, text: String) {
         if !self.bar.is_hidden() {
-            self.bar.set_length(rebuild.total_bytes);
-            self.bar.set_position(rebuild.done_bytes);
-            self.bar.set_message(render::rebuild(rebuild));
+            self.bar.set_length(total_bytes);
+            self.bar.set_position(done_bytes);
+            self.bar.set_message(text);
         } else if self
             .last_line
             .is_none_or(|last| last.elapsed() >= LINE_INTERVAL)
         {
             self.last_line = Some(Instant::now());
-            self.output.note(&render::rebuild(rebuild));
+            self.output.note(&text);
         }
     }
 
@@ -197,6 +224,18 @@ mod tests {
             (settled.status.state.as_str(), settled.rebuilt),
             ("optimal", true)
         );
+        assert!(script.0.is_empty());
+    }
+
+    #[test]
+    fn waiting_for_a_scrub_lasts_through_a_pause() {
+        let scrub = |state: &str| StatusReport {
+            scrub: samples::scrub(state),
+            ..samples::optimal()
+        };
+        let mut script = Script(vec![scrub("finished"), scrub("paused"), scrub("running")]);
+        let status = until_scrubbed(QUIET, &mut script).unwrap();
+        assert_eq!(status.scrub.state, "finished");
         assert!(script.0.is_empty());
     }
 

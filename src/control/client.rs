@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::control::Operator;
     use crate::control::server::ControlServer;
-    use crate::control::wire::{MemberBody, MemberReference, StopBody, samples};
+    use crate::control::wire::{EmptyBody, MemberBody, MemberReference, samples};
     use std::os::unix::net::UnixListener;
     use std::sync::{Arc, Mutex};
 
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(refused, Failure::refused("member 0 is the last one"));
         let failed = served
             .client
-            .carry_out(&Order::Stop(StopBody {}))
+            .carry_out(&Order::Stop(EmptyBody {}))
             .unwrap_err();
         assert_eq!(failed, Failure::failed("it hangs"));
     }

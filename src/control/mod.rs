@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! GET  /v1/status
-//! POST /v1/fail     {"member": M, "force": false}
-//! POST /v1/remove   {"member": M, "force": false}
-//! POST /v1/add      {"path": "/absolute/path", "force": false}
-//! POST /v1/replace  {"old": M, "new": "/absolute/path", "force": false}
-//! POST /v1/clear    {"member": M}       (null or absent: all members)
-//! POST /v1/stop     {}
+//! POST /v1/fail          {"member": M, "force": false}
+//! POST /v1/remove        {"member": M, "force": false}
+//! POST /v1/add           {"path": "/absolute/path", "force": false}
+//! POST /v1/replace       {"old": M, "new": "/absolute/path", "force": false}
+//! POST /v1/clear         {"member": M}       (null or absent: all members)
+//! POST /v1/scrub/start   {"bytes_per_second_max": N}       (null or absent: no limit)
+//! POST /v1/scrub/pause   {}
+//! POST /v1/scrub/resume  {}
+//! POST /v1/scrub/stop    {}
+//! POST /v1/stop          {}
 //! ```
 //!
 //! `M` is a slot number, a UUID or an absolute path. Success is 200 with the status, or with

@@ -181,6 +181,22 @@ fn router(operator: Arc<dyn Operator>) -> Router {
             post(|desk, body| carry_out(desk, body, Order::Clear)),
         )
         .route(
+            "/v1/scrub/start",
+            post(|desk, body| carry_out(desk, body, Order::ScrubStart)),
+        )
+        .route(
+            "/v1/scrub/pause",
+            post(|desk, body| carry_out(desk, body, Order::ScrubPause)),
+        )
+        .route(
+            "/v1/scrub/resume",
+            post(|desk, body| carry_out(desk, body, Order::ScrubResume)),
+        )
+        .route(
+            "/v1/scrub/stop",
+            post(|desk, body| carry_out(desk, body, Order::ScrubStop)),
+        )
+        .route(
             "/v1/stop",
             post(|desk, body| carry_out(desk, body, Order::Stop)),
         )

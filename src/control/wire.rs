@@ -1,5 +1,9 @@
 //! What goes over the control socket, and what `--json` prints: the same bytes.
 
+mod scrub;
+
+pub use scrub::{LostRun, ScrubMemberReport, ScrubReport};
+
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uraid_engine::status::{IoTotals, MemberStatus, PartTime, RebuildStatus, Status, ZoneTotals};
@@ -58,10 +62,19 @@ pub struct ClearBody {
     pub member: Option<MemberReference>,
 }
 
-/// Body of `stop`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+/// Body of `scrub/start`.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StopBody {}
+pub struct ScrubStartBody {
+    /// Most bytes per second to read of each member; none means no limit.
+    #[serde(default)]
+    pub bytes_per_second_max: Option<u64>,
+}
+
+/// Body of orders that need no words: `stop`, `scrub/pause`, `scrub/resume`, `scrub/stop`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmptyBody {}
 
 /// What an operator asks of a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,8 +89,16 @@ pub enum Order {
     Replace(ReplaceBody),
     /// Zero error counters.
     Clear(ClearBody),
+    /// Begin a scrub.
+    ScrubStart(ScrubStartBody),
+    /// Have the scrub keep its place and do nothing.
+    ScrubPause(EmptyBody),
+    /// Have it go on.
+    ScrubResume(EmptyBody),
+    /// End it where it is.
+    ScrubStop(EmptyBody),
     /// Flush and end.
-    Stop(StopBody),
+    Stop(EmptyBody),
 }
 
 impl Order {
@@ -92,6 +113,10 @@ impl Order {
             Order::Add(b) => ("/v1/add", body(b)),
             Order::Replace(b) => ("/v1/replace", body(b)),
             Order::Clear(b) => ("/v1/clear", body(b)),
+            Order::ScrubStart(b) => ("/v1/scrub/start", body(b)),
+            Order::ScrubPause(b) => ("/v1/scrub/pause", body(b)),
+            Order::ScrubResume(b) => ("/v1/scrub/resume", body(b)),
+            Order::ScrubStop(b) => ("/v1/scrub/stop", body(b)),
             Order::Stop(b) => ("/v1/stop", body(b)),
         }
     }
@@ -142,8 +167,14 @@ pub struct StatusReport {
     pub used_stripes: u64,
     /// Stripes in all.
     pub total_stripes: u64,
-    /// Blocks of 4096 bytes lost beyond redundancy.
+    /// Blocks of 4096 bytes known to be lost beyond redundancy.
     pub lost_blocks: u64,
+    /// Where they are.
+    #[serde(default)]
+    pub lost: Vec<LostRun>,
+    /// The scrub under way, or the last one.
+    #[serde(default = "ScrubReport::never")]
+    pub scrub: ScrubReport,
     /// All members, roles first.
     pub members: Vec<MemberReport>,
     /// The least advanced rebuild, or null.
@@ -276,6 +307,8 @@ impl StatusReport {
             used_stripes: status.used_stripes,
             total_stripes: status.total_stripes,
             lost_blocks: status.lost_blocks,
+            lost: LostRun::merge(&status.lost_offsets),
+            scrub: ScrubReport::from(&status.scrub),
             members: status.members.iter().map(MemberReport::from).collect(),
             rebuild: rebuilds.first().cloned(),
             rebuilds,
@@ -348,12 +381,35 @@ pub mod samples {
             used_stripes: 10,
             total_stripes: 100,
             lost_blocks: 0,
+            lost: Vec::new(),
+            scrub: scrub("never"),
             members: (0..4).map(|slot| member(Some(slot), "in-sync")).collect(),
             rebuild: None,
             rebuilds: Vec::new(),
             io: IoReport::default(),
             pid: 4711,
             uris: vec!["nbd+unix:///demo?socket=/run/uraid/demo.nbd".to_string()],
+        }
+    }
+
+    /// A scrub of four members in `state` that has found nothing.
+    pub fn scrub(state: &str) -> ScrubReport {
+        let member = |slot: u16| ScrubMemberReport {
+            slot: Some(slot),
+            path: Some(format!("/m{slot}")),
+            bad_blocks: 0,
+            repaired_blocks: 0,
+            bad_metadata: 0,
+            repaired_metadata: 0,
+        };
+        ScrubReport {
+            state: state.to_string(),
+            done_bytes: 256 << 20,
+            total_bytes: 1 << 30,
+            bytes_per_second: 64 << 20,
+            eta_seconds: Some(12),
+            members: (0..4).map(member).collect(),
+            ..ScrubReport::default()
         }
     }
 
@@ -417,6 +473,9 @@ mod tests {
             "rebuild",
             "rebuilds",
             "suspended",
+            "lost_blocks",
+            "lost",
+            "scrub",
         ] {
             assert!(value.get(field).is_some(), "{field}");
         }
@@ -437,5 +496,15 @@ mod tests {
             (&optimal["rebuild"], &optimal["suspended"]),
             (&json!(null), &json!(null))
         );
+    }
+
+    #[test]
+    fn a_status_of_an_older_server_is_understood() {
+        let mut value = serde_json::to_value(samples::optimal()).unwrap();
+        let fields = value.as_object_mut().unwrap();
+        fields.remove("lost");
+        fields.remove("scrub");
+        let report: StatusReport = serde_json::from_value(value).unwrap();
+        assert_eq!(report.scrub, ScrubReport::never());
     }
 }

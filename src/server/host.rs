@@ -50,6 +50,15 @@ struct Pending {
     device: Option<DeviceId>,
 }
 
+/// What was told while the array was opened. The log has it already.
+#[derive(Clone, Default, Debug)]
+pub struct OpeningReport {
+    /// What recovery found and did.
+    pub recovery: String,
+    /// Which members are not used, which copies are damaged, and the like.
+    pub warnings: Vec<String>,
+}
+
 /// An array and its members.
 pub struct Host {
     engine: Engine,
@@ -63,6 +72,9 @@ pub struct Host {
     /// Who was last seen at which path; outlives a member's device, so that a member that failed
     /// can still be named by its path.
     paths: BTreeMap<String, Uuid>,
+    /// Complete once the array is open.
+    opening: OpeningReport,
+    opened: bool,
     events: Vec<DriverEvent>,
 }
 
@@ -94,6 +106,8 @@ impl Host {
             next_command: 0,
             commands: BTreeMap::new(),
             paths: BTreeMap::new(),
+            opening: OpeningReport::default(),
+            opened: false,
             events: Vec::new(),
         })
     }
@@ -162,12 +176,19 @@ impl Host {
                 Event::Opened { summary } => {
                     log::info(&summary);
                     self.remember_paths();
+                    self.opening.recovery = summary;
+                    self.opened = true;
                     return Some(Notice::Opened);
                 }
                 Event::Refused(refusal) => return Some(Notice::Refused(refusal_failure(refusal))),
                 Event::Stopped => return Some(Notice::Stopped),
                 Event::Info(text) => log::info(&text),
-                Event::Warning(text) => log::warning(&text),
+                Event::Warning(text) => {
+                    log::warning(&text);
+                    if !self.opened {
+                        self.opening.warnings.push(text);
+                    }
+                }
                 Event::Released(device) => self.release(device),
                 Event::Witness(bytes) => self.housekeeping.keep_witness(bytes),
             }
@@ -216,6 +237,11 @@ impl Host {
     /// How the array is; none before it is assembled.
     pub fn status(&self) -> Option<Status> {
         self.engine.status()
+    }
+
+    /// What was told while the array was opened.
+    pub fn opening(&self) -> &OpeningReport {
+        &self.opening
     }
 
     /// The engine itself, for what it tells about the export.

@@ -1,6 +1,7 @@
-//! An array opened in this process, without clients: for repairs of an array that is not served.
+//! An array opened in this process, without clients: for repairs and checks of an array that is
+//! not served.
 
-use super::host::{Host, Notice};
+use super::host::{Host, Notice, OpeningReport};
 use super::members::{OpenArray, open_new};
 use super::operator::{INBOX_MAX, LOCK_WAIT, Mailbox};
 use super::serve::{engine_options, start_driver, start_housekeeping, wait_until_open};
@@ -11,7 +12,8 @@ use crossbeam::channel::{Receiver, bounded};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
-use uraid_engine::api::Command;
+use uraid_engine::api::{Command, ScrubOrder};
+use uraid_engine::status::ScrubState;
 use uraid_io::driver::Backend;
 
 /// An open array that works only while it is called.
@@ -22,8 +24,9 @@ pub struct LocalArray {
 }
 
 impl LocalArray {
-    /// Opens it; recovery is done when this returns.
-    pub fn open(array: OpenArray) -> Result<LocalArray, Failure> {
+    /// Opens it; recovery is done when this returns. `read_only`: nothing is written, recovery is
+    /// done in memory.
+    pub fn open(array: OpenArray, read_only: bool) -> Result<LocalArray, Failure> {
         let pool = Pool::heap();
         let driver = start_driver(Backend::Auto, &pool)?;
         let (sender, inbox) = bounded(INBOX_MAX);
@@ -31,8 +34,8 @@ impl LocalArray {
             sender,
             waker: driver.waker(),
         };
-        let housekeeping = start_housekeeping(array.uuid, false, mailbox)?;
-        let options = engine_options(array.uuid, false, false)?;
+        let housekeeping = start_housekeeping(array.uuid, read_only, mailbox)?;
+        let options = engine_options(array.uuid, read_only, false)?;
         let host = Host::open(array.files, options, driver, pool, housekeeping)?;
         let host = wait_until_open(host, &inbox)?.expect("no signal is forwarded here");
         Ok(LocalArray {
@@ -46,6 +49,11 @@ impl LocalArray {
     pub fn status(&self) -> Result<StatusReport, Failure> {
         let status = self.host.status().expect("an open array has a status");
         Ok(StatusReport::new(&status, &[]))
+    }
+
+    /// What was told while it was opened.
+    pub fn opening(&self) -> &OpeningReport {
+        self.host.opening()
     }
 
     /// Works for `duration`.
@@ -66,19 +74,31 @@ impl LocalArray {
         self.run_until(&answer)
     }
 
+    /// Begins a scrub from the start, whatever another one has left to do.
+    pub fn start_scrub(&mut self) -> Result<(), Failure> {
+        let status = self.host.status().expect("an open array has a status");
+        if matches!(status.scrub.state, ScrubState::Running | ScrubState::Paused) {
+            self.command(Command::Scrub(ScrubOrder::Stop))?;
+        }
+        let start = ScrubOrder::Start { rate_max: None };
+        self.command(Command::Scrub(start)).map(drop)
+    }
+
     /// Flushes and closes everything.
     pub fn stop(mut self) -> Result<(), Failure> {
-        let (sender, answer) = bounded(1);
-        self.host.command(
-            Command::Stop,
-            Box::new(move |result| drop(sender.send(result))),
-        );
-        let result = self.run_until(&answer);
+        let result = self.command(Command::Stop);
         while result.is_ok() && !self.stopped {
             self.turn(None);
         }
         self.host.close();
         result.map(drop)
+    }
+
+    fn command(&mut self, command: Command) -> Result<String, Failure> {
+        let (sender, answer) = bounded(1);
+        self.host
+            .command(command, Box::new(move |result| drop(sender.send(result))));
+        self.run_until(&answer)
     }
 
     fn run_until(&mut self, answer: &Receiver<Result<String, Failure>>) -> Result<String, Failure> {

@@ -162,20 +162,43 @@ pub struct OpenArray {
     pub name: String,
 }
 
+/// What members are opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// To be read and written; waits for the lock of a server that was just killed.
+    Serve,
+    /// To be read by a server; waits as well.
+    Read,
+    /// To be checked: read, and only if nobody has them now.
+    Check,
+}
+
+impl Access {
+    fn mode(self) -> OpenMode {
+        match self {
+            Access::Serve => OpenMode::default(),
+            Access::Read | Access::Check => OpenMode::read_only(),
+        }
+    }
+}
+
 /// Opens and locks `paths`, which must be canonical, and finds out which array they are of.
 /// Whether they can start it is the engine's to say.
-pub fn open_array(paths: &[PathBuf], read_only: bool) -> Result<OpenArray, Failure> {
+pub fn open_array(paths: &[PathBuf], access: Access) -> Result<OpenArray, Failure> {
     check_distinct(paths)?;
-    let mode = if read_only {
-        OpenMode::read_only()
-    } else {
-        OpenMode::default()
-    };
+    let mode = access.mode();
     let start = Instant::now();
     let mut files = Vec::new();
     let mut arrays: BTreeMap<Uuid, (String, &Path)> = BTreeMap::new();
     for path in paths {
         let file = match MemberFile::open(path, mode) {
+            Err(OpenError::Locked { .. }) if access == Access::Check => {
+                return Err(Failure::refused(format!(
+                    "{} is in use: an array that is being served is checked with `uraid scrub \
+                     start`",
+                    path.display()
+                )));
+            }
             Err(OpenError::Locked { .. }) => open_locked(path, mode, start.elapsed())?,
             opened => opened.map_err(|error| open_failure(&error))?,
         };

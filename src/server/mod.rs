@@ -11,7 +11,7 @@
 
 mod client;
 mod frontend;
-mod host;
+pub mod host;
 mod housekeeping;
 pub mod listen;
 pub mod local;

@@ -4,7 +4,7 @@ use super::frontend::{Frontend, IN_FLIGHT_BYTES_MAX};
 use super::host::{Host, Notice};
 use super::housekeeping::{Housekeeping, load_witness};
 use super::listen::{Listen, tcp_uri, unix_uri};
-use super::members::open_array;
+use super::members::{Access, open_array};
 use super::operator::{INBOX_MAX, Mailbox};
 use super::service::{Message, Service};
 use super::{log, random, signals};
@@ -58,7 +58,11 @@ pub fn serve(
     options: &ServeOptions,
     ready: impl FnOnce(&str, &[String]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let array = open_array(&options.members, options.read_only)?;
+    let access = match options.read_only {
+        true => Access::Read,
+        false => Access::Serve,
+    };
+    let array = open_array(&options.members, access)?;
     // After the wait for locks, which a signal may end as it likes, and before any thread is
     // started: all of them inherit what is blocked.
     let signals = signals::block()?;

@@ -4,12 +4,13 @@ use super::frontend::Frontend;
 use super::host::{Answer, Host, Notice};
 use super::log;
 use crate::control::wire::{
-    AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, StatusReport,
+    AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, ScrubStartBody,
+    StatusReport,
 };
 use crate::failure::Failure;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use std::time::{Duration, Instant};
-use uraid_engine::api::{Command, Device, DeviceId};
+use uraid_engine::api::{Command, Device, DeviceId, ScrubOrder};
 use uraid_io::device::MemberFile;
 
 /// How long requests under way may take once the server stops; then clients are cut off.
@@ -183,6 +184,7 @@ impl Service {
             MemberReference::Slot(slot) => self.host.member_name(&slot.to_string()),
             MemberReference::Text(text) => self.host.member_name(text),
         };
+        let scrub = |order| Plan::Command(Command::Scrub(order));
         Ok(match order {
             Order::Fail(MemberBody { member: m, force }) => Plan::Command(Command::Fail {
                 member: member(&m)?,
@@ -202,6 +204,14 @@ impl Service {
                 let old = member(&old)?;
                 Plan::WithDevice(Box::new(move |new| Command::Replace { old, new, force }))
             }
+            Order::ScrubStart(ScrubStartBody {
+                bytes_per_second_max,
+            }) => scrub(ScrubOrder::Start {
+                rate_max: bytes_per_second_max,
+            }),
+            Order::ScrubPause(_) => scrub(ScrubOrder::Pause),
+            Order::ScrubResume(_) => scrub(ScrubOrder::Resume),
+            Order::ScrubStop(_) => scrub(ScrubOrder::Stop),
             Order::Stop(_) => unreachable!("the caller stops without a plan"),
         })
     }

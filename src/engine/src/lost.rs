@@ -36,9 +36,9 @@ impl LostBlocks {
         self.listed.len() as u64
     }
 
-    /// Byte offsets of the first `max` in the export.
-    pub fn offsets(&self, max: usize) -> Vec<u64> {
-        self.listed.iter().take(max).map(|b| b * BLOCK).collect()
+    /// Where they are: byte offsets in the export, ascending.
+    pub fn offsets(&self) -> Vec<u64> {
+        self.listed.iter().map(|b| b * BLOCK).collect()
     }
 }
 

@@ -9,9 +9,6 @@ use uraid_core::geometry::Slot;
 use uraid_core::units::Uuid;
 use uraid_parity::ColumnSet;
 
-/// Lost blocks that `status` shows one by one.
-const LOST_SHOWN_MAX: usize = 256;
-
 impl Array {
     /// Everything `uraid status` shows.
     pub fn status(&self) -> Status {
@@ -55,7 +52,7 @@ impl Array {
                 .sum(),
             total_stripes: g.stripes,
             lost_blocks: self.lost.borrow().count(),
-            lost_offsets: self.lost.borrow().offsets(LOST_SHOWN_MAX),
+            lost_offsets: self.lost.borrow().offsets(),
             scrub: self.scrub_status(),
             io: self.io_totals(),
             members,

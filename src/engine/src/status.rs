@@ -234,7 +234,7 @@ pub struct Status {
     pub total_stripes: u64,
     /// Blocks of 4096 bytes known to be lost beyond redundancy.
     pub lost_blocks: u64,
-    /// Where the first of them are: byte offsets in the export, ascending.
+    /// Where they are: byte offsets in the export, ascending.
     pub lost_offsets: Vec<u64>,
     /// The scrub under way, or the last one.
     pub scrub: ScrubStatus,

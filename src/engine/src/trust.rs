@@ -112,7 +112,9 @@ impl Array {
             .borrow()
             .get(&index)
             .is_some_and(|p| p.since > 0);
-        let in_sync = catches_up || self.config.borrow().is_in_sync(index);
+        // A read-only array has members in its config that are not there.
+        let is_there = self.live_device(index).is_some();
+        let in_sync = is_there && (catches_up || self.config.borrow().is_in_sync(index));
         let own = found.as_ref().map_or(0, |(_, sequence)| *sequence);
         let ahead = remembered
             .iter()

@@ -10,6 +10,7 @@ use core::ops::Range;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
+use uraid_core::mark;
 use uraid_core::units::BLOCK_BYTES;
 use uraid_parity::ColumnSet;
 
@@ -84,13 +85,21 @@ impl Array {
                 }
             }
         }
+        if copies.iter().any(|c| self.live_device(c.index).is_none()) {
+            return; // a member has failed meanwhile: that says nothing about its blocks
+        }
         for (i, row) in rows.enumerate() {
             let mut columns: Vec<Option<&Placed>> = alloc::vec![None; self.geometry.shape.columns];
+            let mut usable = ColumnSet::EMPTY;
             for (copy, blocks) in copies.iter().zip(&found) {
                 if let Checked::Good(placed) = &blocks[i] {
                     columns[copy.column].get_or_insert(placed);
                 }
+                if !matches!(blocks[i], Checked::Bad(_)) {
+                    usable.insert(copy.column);
+                }
             }
+            self.count_lost(stripe, row, &columns, usable);
             if !self.is_codeword(&columns) {
                 self.scrub.borrow_mut().inconsistent_rows += 1;
                 self.event(Event::Warning(format!(
@@ -135,12 +144,41 @@ impl Array {
                 }
                 self.repair(index, slot, row..row + 1, &made, wrong).await;
             }
-            Err(lost) if wrong => {
+            _ => {} // what cannot be repaired is told as lost, or the array is read-only
+        }
+    }
+
+    /// Counts the data of a row that is lost: what the `usable` columns do not give, and marks that
+    /// stand for such blocks.
+    fn count_lost(
+        &self,
+        stripe: Stripe,
+        row: usize,
+        columns: &[Option<&Placed>],
+        usable: ColumnSet,
+    ) {
+        let data = columns[..self.geometry.shape.data].iter();
+        for (column, found) in data.enumerate() {
+            let lost = {
+                let overlay = self.lane(stripe).overlay.borrow();
+                let newer = overlay.block(stripe, row, column).map(|v| &v.data);
+                match newer.or(found.map(|p| &p.data)) {
+                    Some(data) => mark::is_mark(self.key, stripe, row, column, data),
+                    None => {
+                        let wanted = ColumnSet::single(column);
+                        !usable.contains(column) && self.code.plan(usable, wanted).is_none()
+                    }
+                }
+            };
+            if lost {
+                self.note_lost(stripe, column, row..row + 1);
                 self.scrub.borrow_mut().lost_blocks += 1;
-                let text = format!("lost beyond redundancy: {}", lost.0);
-                self.event(Event::Warning(text));
+                self.event(Event::Warning(format!(
+                    "stripe {} row {row} column {column}: lost beyond redundancy; restore it from \
+                     a backup, or overwrite it",
+                    stripe.0
+                )));
             }
-            _ => {}
         }
     }
 
