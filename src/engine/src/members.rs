@@ -39,6 +39,8 @@ pub struct Member {
     pub device: Device,
     /// Whether I/O is sent to it. False from the first fatal error on, before any config says so.
     pub alive: bool,
+    /// It failed by not taking writes: what it holds may still be read.
+    pub refuses_writes: bool,
     /// Read errors since the device was opened.
     pub recent_read_errors: u64,
     /// Number of its last superblock write.
@@ -58,6 +60,7 @@ impl Member {
             uuid,
             device,
             alive: true,
+            refuses_writes: false,
             recent_read_errors: 0,
             superblock_write: 0,
             written: 1, // whatever an earlier server wrote may not be durable yet
@@ -120,6 +123,9 @@ impl Array {
     /// the others (or the array is suspended): either way the caller may go on.
     pub async fn write_member(&self, index: Index, offset: u64, buffers: Vec<Buf>) {
         loop {
+            if self.is_suspended() {
+                return;
+            }
             let Some(device) = self.live_device(index) else {
                 return self.wait_until_left(index).await;
             };
@@ -153,6 +159,9 @@ impl Array {
     }
 
     async fn write_failed(&self, index: Index, error: IoError) {
+        if let Some(m) = self.members.borrow_mut().get_mut(&index) {
+            m.refuses_writes = true;
+        }
         self.counters.borrow_mut()[usize::from(index.0)].write_errors += 1;
         self.condemn(index, &format!("a write failed: {}", describe(error)));
         self.wait_until_left(index).await;
@@ -164,6 +173,9 @@ impl Array {
             return;
         };
         loop {
+            if self.is_suspended() {
+                return;
+            }
             let Some(device) = self.live_device(index) else {
                 return self.wait_until_left(index).await;
             };

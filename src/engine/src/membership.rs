@@ -53,7 +53,8 @@ impl Array {
             self.member_name(index)
         )));
         self.ex.fire(&self.changed);
-        if self.read_only || !self.config.borrow().entry(index).state.takes_writes() {
+        let takes_writes = self.config.borrow().entry(index).state.takes_writes();
+        if self.read_only || self.is_suspended() || !takes_writes {
             return; // nothing is written to it, nobody waits for a verdict
         }
         self.condemned.borrow_mut().insert(index, why.to_string());
@@ -144,6 +145,12 @@ impl Array {
         );
         self.event(Event::Warning(why.clone()));
         self.suspended.borrow_mut().get_or_insert(why);
+        // Nobody has left, and nothing is written any more: what can be read is served.
+        for index in self.condemned.borrow().keys() {
+            if let Some(m) = self.members.borrow_mut().get_mut(index) {
+                m.alive |= m.refuses_writes;
+            }
+        }
         self.wake_all();
     }
 
@@ -243,7 +250,7 @@ impl Array {
                     self.member_name(index)
                 )));
                 if let Some(m) = self.members.borrow_mut().get_mut(&index) {
-                    m.alive = false;
+                    (m.alive, m.refuses_writes) = (false, true);
                 }
                 if new.entry(index).state.takes_writes() {
                     self.condemned.borrow_mut().insert(index, why);
