@@ -249,7 +249,7 @@ impl Scenario {
         };
         let faults = Fault::ALL.iter().filter(on).copied().collect();
         let lanes = *rng.pick(&[1, 1, 2, 3]);
-        Scenario {
+        let scenario = Scenario {
             layout: *rng.pick(&limits.layouts),
             chunk_bytes: *rng.pick(&[4 << 10, 8 << 10, 16 << 10, 64 << 10]),
             lanes,
@@ -268,7 +268,20 @@ impl Scenario {
             faults,
             fault_rate: rng.within(1..limits.faults_max) as f64 / operations as f64,
             rng,
+        };
+        scenario.enlarged(seed)
+    }
+
+    /// Some arrays have more stripes than one map page holds.
+    fn enlarged(mut self, seed: u64) -> Scenario {
+        // Drawn apart, so that all other seeds keep their stories.
+        let mut rng = Rng::new(seed ^ 0x6d61_7020_7061_6765);
+        if rng.chance(0.05) {
+            self.chunk_bytes = 4 << 10;
+            self.lanes = 1;
+            self.slots = rng.within(550..1200);
         }
+        self
     }
 
     /// Whether a kind of fault happens at all.
