@@ -12,9 +12,10 @@ use common::server::start_and_kill9;
 use common::volatile::Disks;
 use common::{MIB, Sandbox, Server};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ struct Bench {
     version: u64,
     /// How many members may be lost at present.
     redundancy_left: u64,
+    /// Members whose power failed before that of the others.
+    early: Vec<usize>,
     /// Disks do not flush what clients flush.
     disks_lie: bool,
 }
@@ -96,6 +99,7 @@ impl Bench {
             random: Random::from_environment(),
             version: 0,
             redundancy_left: 0,
+            early: Vec::new(),
             disks_lie: false,
         }
     }
@@ -136,8 +140,9 @@ impl Bench {
     /// Gives the array what it lacks, now or another time; the rebuild goes on while clients
     /// write and the power fails.
     fn mend(&mut self, server: &Server, disks: &Disks) {
+        let status = server.status(&self.sandbox);
         for (backing, path) in self.backing.iter_mut().zip(disks.members()) {
-            if !backing.belongs && self.random.below(2) == 0 {
+            if !is_in_use(&status, &path) && self.random.below(2) == 0 {
                 server.uraid(&self.sandbox, "add", [&path]).succeeded();
                 backing.belongs = true;
             }
@@ -146,6 +151,14 @@ impl Bench {
         let left = status["redundancy_left"].as_u64();
         self.redundancy_left = left.expect("a number");
         println!("{}, {} left", status["state"], self.redundancy_left);
+        self.early.clear();
+        if self.random.below(3) == 0 {
+            let mut others: Vec<usize> = (0..self.backing.len()).collect();
+            for _ in 0..self.redundancy_left {
+                let chosen = self.random.below(others.len() as u64) as usize;
+                self.early.push(others.swap_remove(chosen));
+            }
+        }
     }
 
     fn write_until_power_loss(&mut self, server: &Server, disks: &mut Disks) {
@@ -168,6 +181,11 @@ impl Bench {
                 scope.spawn(move || writer.run());
             }
             thread::sleep(life);
+            if !self.early.is_empty() {
+                println!("power of {:?} lost first", self.early);
+                disks.lose_power_of(&self.early);
+                thread::sleep(life);
+            }
             if kill_first {
                 server.signal(Signal::SIGKILL);
             }
@@ -193,9 +211,17 @@ impl Bench {
 
     /// What is wrong when as many members as may be lost never come back.
     fn complaints_without_some(&mut self) -> Vec<String> {
-        let paths = self.backing.iter().map(|b| b.path.clone()).collect();
-        let (mut rest, _) = self.belonging(paths);
-        let lost = self.random.below(self.redundancy_left + 1);
+        // Whoever lost power early may be out: those members count as lost.
+        let lost = match self.early.is_empty() {
+            true => self.random.below(self.redundancy_left + 1) as usize,
+            false => 0,
+        };
+        let mut rest: Vec<PathBuf> = self
+            .backing
+            .iter()
+            .filter(|b| b.belongs)
+            .map(|b| b.path.clone())
+            .collect();
         for _ in 0..lost {
             rest.remove(self.random.below(rest.len() as u64) as usize);
         }
@@ -229,11 +255,19 @@ impl Bench {
             self.lose_power_while_recovering();
         }
         complaints.extend(self.complaints_without_some());
-        if self.random.below(4) == 0 {
+        if self.early.is_empty() && self.random.below(4) == 0 {
             self.lose_members();
         }
         complaints
     }
+}
+
+/// Whether the file is a member in service.
+fn is_in_use(status: &Value, path: &Path) -> bool {
+    let members = status["members"].as_array().expect("members");
+    let at_path = |m: &&Value| m["path"].as_str().map(Path::new) == Some(path);
+    let state = members.iter().find(at_path).map(|m| &m["state"]);
+    state.is_some_and(|state| state != "failed" && state != "missing")
 }
 
 /// One client, working until the server or its disks are gone.

@@ -6,7 +6,7 @@ use super::wait_for;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use volatile_disk::disk::{Disk, Faults};
+use volatile_disk::disk::{Disk, Faults, lose_power};
 use volatile_disk::server::Server;
 
 /// Each time disks are attached they get a socket of its own.
@@ -70,6 +70,12 @@ impl Disks {
     pub fn set_faults(&self, disk: usize, change: impl FnOnce(&mut Faults)) {
         let server = self.server.as_ref().expect("there is power");
         server.disks()[disk].set_faults(change);
+    }
+
+    /// The power of some disks fails, while the others go on.
+    pub fn lose_power_of(&self, disks: &[usize]) {
+        let server = self.server.as_ref().expect("there is power");
+        lose_power(disks.iter().map(|disk| &server.disks()[*disk]));
     }
 
     /// The power of all disks fails at one instant. Returns how many sectors were not flushed.

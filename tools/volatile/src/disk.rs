@@ -265,8 +265,8 @@ fn failure(text: &str) -> ReplyError {
 
 /// The power of all these disks fails at one instant: each unflushed sector is kept, lost, or
 /// garbage. Returns how many sectors were in the balance.
-pub fn lose_power(disks: &[Disk]) -> usize {
-    let mut states: Vec<_> = disks.iter().map(Disk::lock).collect();
+pub fn lose_power<'a>(disks: impl IntoIterator<Item = &'a Disk>) -> usize {
+    let mut states: Vec<_> = disks.into_iter().map(Disk::lock).collect();
     let mut unflushed = 0;
     for state in states.iter_mut().filter(|state| state.powered) {
         state.powered = false;
