@@ -12,6 +12,7 @@ pub mod damage;
 pub mod filesystem;
 pub mod ledger;
 pub mod pattern;
+pub mod places;
 pub mod sandbox;
 pub mod server;
 pub mod tools;

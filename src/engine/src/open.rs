@@ -414,6 +414,7 @@ impl Array {
     fn start_service(&self) {
         self.open.set(true);
         self.ex.fire(&self.changed);
+        self.count_scrub_work();
         for lane in 0..self.lanes.len() {
             let (commit, checkpoint) = (self.me(), self.me());
             self.ex.spawn(async move { commit.commit_task(lane).await });

@@ -39,8 +39,11 @@ impl Array {
     pub(super) async fn scrub_metadata(&self) {
         for lane in &self.lanes {
             let _still = lane.checkpoint_lock.lock(&self.ex).await;
-            // After this little is in memory that is not in the pages.
-            self.checkpoint_locked(lane).await;
+            // After this little is in memory that is not in the pages. Not if there is nothing:
+            // it would overwrite what is to be looked at.
+            if self.has_work(lane) {
+                self.checkpoint_locked(lane).await;
+            }
             if self.is_suspended() {
                 return;
             }

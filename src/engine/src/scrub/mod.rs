@@ -133,6 +133,7 @@ impl Array {
         self.scrub.borrow_mut().state = next;
         self.ex.fire(&self.changed);
         self.until_scrub_rests_unless_running().await;
+        self.count_scrub_work();
         self.save_scrub().await;
         self.start_scrub();
         Ok(text.to_string())
@@ -173,7 +174,6 @@ impl Array {
     }
 
     async fn scrub_task(self: Rc<Self>) {
-        self.count_scrub_work();
         let mut saved = self.ex.now();
         while self.is_scrubbing() {
             let cursor = self.scrub.borrow().cursor;
@@ -200,7 +200,12 @@ impl Array {
         Some(self.geometry.stripe_in_lane(lane.id, owner))
     }
 
-    fn count_scrub_work(&self) {
+    /// Counts what a scrub under way has done and has to do, from its cursor.
+    pub fn count_scrub_work(&self) {
+        let state = self.scrub.borrow().state;
+        if !matches!(state, ScrubState::Running | ScrubState::Paused) {
+            return;
+        }
         let chunk = u64::from(self.geometry.shape.chunk_bytes);
         let cursor = self.scrub.borrow().cursor;
         let used = (0..self.geometry.slots).filter(|s| self.stripe_in(Slot(*s)).is_some());
