@@ -14,6 +14,10 @@ use crate::wire::{
     option_reply,
 };
 
+/// Most data of a reply to an option, and most payload of a chunk besides what was asked for: a
+/// text and some numbers.
+pub const REPLY_EXTRA_BYTES_MAX: usize = 2 * wire::STRING_BYTES_MAX;
+
 /// What a client can ask of an export.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command<'a> {
@@ -258,6 +262,15 @@ impl Client {
     }
 
     fn receive_option_reply(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolError> {
+        let mut header = Reader::new(input);
+        let fields = (header.u64(), header.u32(), header.u32(), header.u32());
+        let (Some(magic), Some(_option), Some(_reply), Some(len)) = fields else {
+            return Ok(None);
+        };
+        if magic != wire::OPTION_REPLY_MAGIC || len as usize > REPLY_EXTRA_BYTES_MAX {
+            let what = format!("option reply starts with {magic:#x} and has {len} bytes");
+            return Err(violation(what));
+        }
         let Some((_option, reply, data)) = split_option_reply(input) else {
             return Ok(None);
         };
@@ -320,13 +333,22 @@ impl Client {
     }
 
     fn receive_chunk(&mut self, input: &[u8]) -> Result<Option<usize>, ProtocolError> {
-        let Some((flags, kind, handle, payload)) = split_chunk(input) else {
+        let mut header = Reader::new(input);
+        let fields = (header.u64(), header.u64(), header.u32());
+        let (_, Some(handle), Some(len)) = fields else {
             return Ok(None);
         };
         let pending = self
             .pending
             .get_mut(&handle)
             .ok_or_else(|| unknown_handle(handle))?;
+        if len as usize > pending.data.len() + REPLY_EXTRA_BYTES_MAX {
+            let what = format!("chunk of {len} bytes for request {handle}");
+            return Err(violation(what));
+        }
+        let Some((flags, kind, _, payload)) = split_chunk(input) else {
+            return Ok(None);
+        };
         pending.take_chunk(kind, payload).ok_or_else(|| {
             violation(format!(
                 "chunk of type {kind:#x} does not fit request {handle}"

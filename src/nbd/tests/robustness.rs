@@ -499,3 +499,45 @@ fn client_sees_texts_and_offsets_of_errors() {
         (5, "member 2 is gone", Some(600))
     );
 }
+
+#[test]
+fn client_waits_for_no_message_longer_than_an_honest_one() {
+    let reply = |len: u32| {
+        let mut bytes = wire::OPTION_REPLY_MAGIC.to_be_bytes().to_vec();
+        for field in [option::GO, 3, len] {
+            bytes.extend(field.to_be_bytes());
+        }
+        bytes
+    };
+    let greeted = || {
+        let mut client = Client::new("disk", false);
+        let mut session = Session::new(exports(), Pool::heap());
+        let greeting = session.take_output().expect("a greeting");
+        client.receive(&joined(&greeting)).expect("valid");
+        client
+    };
+    assert!(greeted().receive(&reply(100)).is_ok(), "more is to come");
+    assert!(greeted().receive(&reply(u32::MAX)).is_err());
+
+    let chunk = |len: u32| {
+        let mut bytes = wire::STRUCTURED_REPLY_MAGIC.to_be_bytes().to_vec();
+        bytes.extend([0, 1, 0, 1]); // done, data
+        bytes.extend(1u64.to_be_bytes());
+        bytes.extend(len.to_be_bytes());
+        bytes
+    };
+    let asked = || {
+        let mut world = World::new(Random::new(), true);
+        while world.client.info().is_none() {
+            world.step();
+        }
+        let len = 1 << 20;
+        world.client.send(1, Command::Read { offset: 0, len });
+        world.client
+    };
+    assert!(
+        asked().receive(&chunk(8 + (1 << 20))).is_ok(),
+        "all that was asked for"
+    );
+    assert!(asked().receive(&chunk(2 << 20)).is_err());
+}
