@@ -269,3 +269,47 @@ fn strangers_copies_and_stale_members_are_told_apart() {
         "one fresh and one stale member of raid5 are not enough"
     );
 }
+
+#[test]
+fn one_config_has_one_table() {
+    let mut all = new_array(Level::Raid5, 3);
+    all[1].config.mark_left(Index(2));
+    for set in [[0, 1], [1, 0]] {
+        let decided = assemble(
+            &candidates(&all, &set),
+            &BTreeSet::new(),
+            Strictness::default(),
+        );
+        let text = decided.unwrap_err().text;
+        assert!(text.contains("two different member tables"), "{text}");
+    }
+}
+
+/// Holders of one config that differ in what they know of its past: whoever knows more is heard,
+/// first or last.
+#[test]
+fn the_order_of_the_devices_decides_nothing() {
+    let mut all = new_array(Level::Raid1, 3);
+    let first = all[0].config.clone();
+    let second = first.successor(0, 2);
+    let third = second.successor(0, 3);
+    for i in [0, 1] {
+        all[i].config = third.clone();
+    }
+    all[0].previous = second;
+    all[1].previous = third;
+    let strictness = Strictness {
+        force: true,
+        ..Default::default()
+    };
+    let decided = [[0, 1, 2], [1, 0, 2], [2, 1, 0]].map(|set| {
+        let all = candidates(&all, &set);
+        let assembled = assemble(&all, &BTreeSet::from([3]), strictness).unwrap();
+        let mut present = assembled.present;
+        present.sort();
+        (assembled.reference, present)
+    });
+    assert_eq!(decided[0], decided[1]);
+    assert_eq!(decided[0], decided[2]);
+    assert_eq!(decided[0].1.len(), 2);
+}
