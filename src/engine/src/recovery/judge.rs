@@ -73,6 +73,9 @@ pub struct Verdict {
     pub mend: Vec<(Stripe, usize)>,
     /// Rows that cannot be decoded, in words.
     pub lost: Vec<String>,
+    /// A record with which, whatever follows it, some row is lost: the oldest of which that is
+    /// known.
+    pub lost_with: Option<u64>,
     /// The same rows with marks for what is lost, should the verdict have to be lived with.
     pub marked: Vec<RowFinal>,
 }
@@ -85,6 +88,18 @@ enum Expected {
     /// Its checksum page may be stale.
     Doubtful(Sum),
     Unknown,
+}
+
+impl StripeState {
+    /// The newest record that says what a row is to be: it is the same until another one does.
+    fn newest_record(&self, row: u16) -> u64 {
+        let versions = self.rows.get(&row).into_iter().flat_map(BTreeMap::values);
+        let moved = match &self.change {
+            Some(Change::Remap { record, .. }) => Some(*record),
+            Some(Change::Alloc { .. } | Change::Unmap) | None => None,
+        };
+        versions.map(|v| v.record).chain(moved).max().unwrap_or(0)
+    }
 }
 
 impl State {
@@ -211,6 +226,8 @@ impl Array {
                 verdict.rows.append(&mut one.rows);
                 verdict.mend.append(&mut one.mend);
                 verdict.lost.append(&mut one.lost);
+                let both = [verdict.lost_with, one.lost_with];
+                verdict.lost_with = both.into_iter().flatten().min();
                 verdict.marked.append(&mut one.marked);
             }
             let images = verdict.rows.len() + verdict.marked.len();
@@ -273,6 +290,8 @@ impl Array {
                 verdict.rows.push(image);
                 continue;
             }
+            let newest = state.newest_record(row as u16);
+            verdict.lost_with = Some(verdict.lost_with.map_or(newest, |r| r.min(newest)));
             verdict.lost.push(format!(
                 "stripe {} row {row}: {} of {} columns verify",
                 stripe.0,

@@ -146,7 +146,9 @@ impl Array {
                     lost: verdict.lost,
                 });
             }
-            upto -= 1;
+            // All prefixes with the record that is to blame are lost, with or without the rest.
+            let without = verdict.lost_with.unwrap_or(upto - 1).clamp(floor, upto - 1);
+            upto = without;
         }
     }
 

@@ -151,6 +151,11 @@ impl Host {
         &self.engine
     }
 
+    /// I/O done for the last thing asked of it.
+    pub fn io_done(&self) -> u64 {
+        IO_MAX - self.io_left
+    }
+
     /// A device to be added.
     pub fn attach(&mut self, member: Member) -> Device {
         self.members.push(member);
