@@ -29,10 +29,10 @@ pub fn run(data: &[u8]) {
     for _ in 0..c.below(6) {
         mischief::forge(&mut c, &mut image);
     }
-    if c.one_in(4) {
-        let left_out = c.index(image.members.len());
-        image.members.remove(left_out);
-    }
+    let left_out = c.one_in(4).then(|| {
+        let index = c.index(image.members.len());
+        image.members.remove(index)
+    });
     if c.one_in(16) {
         image.members.push(image.members[0].clone());
     }
@@ -49,7 +49,7 @@ pub fn run(data: &[u8]) {
         if read_only {
             host.stop();
         } else {
-            use_it(c, host);
+            use_it(c, host, left_out);
         }
     }
 }
@@ -101,7 +101,7 @@ fn read_all(host: &mut Host) -> Vec<Option<Vec<u8>>> {
 }
 
 /// Everything a client and an operator do.
-fn use_it(mut c: Choices<'_>, mut host: Host) {
+fn use_it(mut c: Choices<'_>, mut host: Host, mut left_out: Option<Member>) {
     let (size, stripe) = host.sizes();
     let mut forced = false;
     for _ in 0..c.below(4) {
@@ -115,7 +115,7 @@ fn use_it(mut c: Choices<'_>, mut host: Host) {
         if c.one_in(3) {
             let force = c.one_in(4);
             forced |= force;
-            let command = any_command(&mut c, &mut host, force);
+            let command = any_command(&mut c, &mut host, &mut left_out, force);
             let _ = host.command(command);
         }
         let _ = host.engine().status();
@@ -164,24 +164,28 @@ fn any_request(c: &mut Choices<'_>, size: u64, stripe: u64) -> Request {
     }
 }
 
-fn any_command(c: &mut Choices<'_>, host: &mut Host, force: bool) -> Command {
+/// An order of an operator who adds what was left out at the start before anything else.
+fn any_command(
+    c: &mut Choices<'_>,
+    host: &mut Host,
+    left_out: &mut Option<Member>,
+    force: bool,
+) -> Command {
     let member = MemberName::Slot(c.below(6) as u16);
     let (size, _) = host.sizes();
+    let blank = || Member::new((size + (64 << 20)) / BLOCK * BLOCK);
     match c.below(7) {
         0 => Command::Fail { member, force },
         1 => Command::Remove { member, force },
         2 => {
-            let device = host.attach(Member::new((size + (64 << 20)) / BLOCK * BLOCK));
+            let device = host.attach(left_out.take().unwrap_or_else(blank));
             Command::Add { device, force }
         }
-        3 => {
-            let new = host.attach(Member::new((size + (64 << 20)) / BLOCK * BLOCK));
-            Command::Replace {
-                old: member,
-                new,
-                force,
-            }
-        }
+        3 => Command::Replace {
+            old: member,
+            new: host.attach(left_out.take().unwrap_or_else(blank)),
+            force,
+        },
         4 => Command::Clear { member: None },
         5 => Command::Scrub(ScrubOrder::Start {
             rate_max: c.one_in(4).then(|| c.number(1 << 20)),
