@@ -130,7 +130,7 @@ pub fn change(c: &mut Choices<'_>, s: &mut Superblock) {
 }
 
 fn change_geometry(c: &mut Choices<'_>, g: &mut Geometry) {
-    match c.below(10) {
+    match c.below(11) {
         0 => c.replace(&mut g.lanes),
         1 => c.replace(&mut g.ring_blocks),
         2 => c.replace(&mut g.slots),
@@ -140,6 +140,7 @@ fn change_geometry(c: &mut Choices<'_>, g: &mut Geometry) {
         6 => c.replace(&mut g.shape.columns),
         7 => c.replace(&mut g.shape.data),
         8 => c.replace(&mut g.shape.copies),
+        9 => c.replace(&mut g.relog_blocks),
         _ => g.shape.chunk_bytes = 4096 << c.below(12),
     }
 }
