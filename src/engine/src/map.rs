@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use uraid_core::config::Index;
 use uraid_core::geometry::MAP_ENTRIES_PER_PAGE;
-use uraid_core::pages::{Found, MapEntry, decode_map_page};
+use uraid_core::pages::{Found, MapEntry, decode_map_page, encode_map_page};
 use uraid_core::units::BLOCK_BYTES;
 
 /// Map pages read at once.
@@ -31,7 +31,8 @@ impl Array {
             let found = join_all(reads).await;
             for (at, page) in (first..first + count).enumerate() {
                 let copies = found.iter().map(|pages| pages[at].clone()).collect();
-                self.load_map_page(lane, page, &writers, copies)?;
+                let lacking = self.load_map_page(lane, page, &writers, copies)?;
+                self.level_map_page(lane, page, lacking).await;
             }
         }
         Ok(())
@@ -77,16 +78,15 @@ impl Array {
         valid.max_by_key(|(sequence, _)| *sequence)
     }
 
-    /// Takes the newest page of the members in sync. Whoever holds another, because a crash came
-    /// between the writes, gets this one with the next checkpoint: journal records that would
-    /// tell the difference are dropped then.
+    /// Takes the newest page of the members in sync. Gives back who holds another, because a crash
+    /// came between the writes.
     fn load_map_page(
         &self,
         lane: &Lane,
         page: u64,
         members: &[Index],
         copies: Vec<Option<MapPage>>,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<Index>, String> {
         let config = self.config.borrow();
         let in_sync = members.iter().zip(&copies);
         let in_sync = in_sync.filter(|(i, _)| config.is_in_sync(**i));
@@ -101,11 +101,29 @@ impl Array {
                 lane.id
             ));
         };
-        let mut map = lane.map.borrow_mut();
-        map.load_page(page, newest.0, &newest.1);
-        if copies.iter().any(|copy| copy.as_ref() != Some(newest)) {
-            map.dirty.insert(page);
+        lane.map.borrow_mut().load_page(page, newest.0, &newest.1);
+        let pairs = members.iter().zip(&copies);
+        let lacking = pairs.filter(|(_, copy)| copy.as_ref() != Some(newest));
+        Ok(lacking.map(|(index, _)| *index).collect())
+    }
+
+    /// Gives a page to members that hold another, under the number it has: the next number goes
+    /// over the other copy, which may be the only good one they have. The next checkpoint, which
+    /// drops the journal records that would tell the difference, begins with a flush.
+    async fn level_map_page(&self, lane: &Lane, page: u64, lacking: Vec<Index>) {
+        if self.read_only || lacking.is_empty() {
+            return;
         }
-        Ok(())
+        let (sequence, bytes) = {
+            let map = lane.map.borrow();
+            let sequence = map.sequences[page as usize];
+            let id = lane.id as u16;
+            let bytes = encode_map_page(self.key, id, page, sequence, map.page(page));
+            (sequence, self.pool.copy(&bytes))
+        };
+        let copy = (sequence % 2) as usize;
+        let offset = self.geometry.map_page_offset(lane.id, page, copy);
+        let give = |index: Index| self.write_member(index, offset, alloc::vec![bytes.clone()]);
+        join_all(lacking.into_iter().map(give)).await;
     }
 }

@@ -121,8 +121,9 @@ impl Array {
             .map(|p| p.ahead_of(own))
             .max()
             .unwrap_or(0);
-        // The next write must be newer than all that anybody remembers.
-        let sequence = own + ahead;
+        // The next write must be newer than all that anybody remembers, and must not go over the
+        // copy that was found: numbers alternate between the two.
+        let sequence = own + ahead.next_multiple_of(2);
         let Some((content, _)) = found else {
             // Never written, left over from another array, damaged or unreadable: right for
             // slots not in use; elsewhere every block is wrong until it is verified. A member

@@ -52,6 +52,11 @@ impl Clients {
         }
     }
 
+    /// The number of the next request.
+    pub fn next_id(&self) -> RequestId {
+        RequestId(self.next_id)
+    }
+
     /// Requests not yet answered.
     pub fn in_flight(&self) -> usize {
         self.asked.len()

@@ -82,6 +82,8 @@ pub struct Disk {
     flush_fails: bool,
     /// Whether a write or flush has failed for good since the server took it.
     failed: bool,
+    /// Whether what it holds may be other than what was written to it.
+    suspect: bool,
     counts: DiskCounts,
     complaint: Option<String>,
 }
@@ -107,6 +109,7 @@ impl Disk {
             full: false,
             flush_fails: false,
             failed: false,
+            suspect: false,
             counts: DiskCounts::default(),
             complaint: None,
         }
@@ -119,6 +122,7 @@ impl Disk {
 
     /// Its content, to prepare or damage it.
     pub fn medium_mut(&mut self) -> &mut Medium {
+        self.suspect = true;
         &mut self.medium
     }
 
@@ -129,6 +133,7 @@ impl Disk {
 
     /// Breaks, or is whole again.
     pub fn set_breakdown(&mut self, breakdown: Option<Breakdown>) {
+        self.suspect = true;
         self.breakdown = breakdown;
     }
 
@@ -147,6 +152,11 @@ impl Disk {
         matches!(self.breakdown, None | Some(Breakdown::NoWrites))
     }
 
+    /// Whether anything was ever wrong with it, so that it may hold other than what was written.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect
+    }
+
     /// Whether some of its sectors cannot be read.
     pub fn has_unreadable_sectors(&self) -> bool {
         !self.unreadable.is_empty()
@@ -162,6 +172,7 @@ impl Disk {
 
     /// The next flush fails.
     pub fn fail_next_flush(&mut self) {
+        self.suspect = true;
         self.flush_fails = true;
     }
 
@@ -177,12 +188,24 @@ impl Disk {
 
     /// It turns out to hold this.
     pub fn replace_medium(&mut self, medium: Medium) {
+        self.suspect = true;
         self.medium = medium;
     }
 
     /// Does something wrong soon.
     pub fn set_mischief(&mut self, mischief: Mischief) {
+        self.suspect = true;
         self.mischief = Some(mischief);
+    }
+
+    /// Does nothing wrong after all.
+    pub fn forgo_mischief(&mut self) {
+        self.mischief = None;
+    }
+
+    /// Whether it has yet to do something wrong.
+    pub fn has_mischief(&self) -> bool {
+        self.mischief.is_some()
     }
 
     /// Completes nothing before `until`.
@@ -202,6 +225,7 @@ impl Disk {
 
     /// Reads of these bytes fail until they are written.
     pub fn make_unreadable(&mut self, bytes: Range<u64>) {
+        self.suspect = true;
         self.unreadable
             .extend(bytes.start / SECTOR_BYTES..bytes.end.div_ceil(SECTOR_BYTES));
     }

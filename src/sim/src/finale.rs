@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use uraid_core::geometry::Slot;
 use uraid_engine::api::{Nanos, OpenOptions};
 use uraid_engine::status::MemberState;
-use uraid_parity::ColumnSet;
 
 /// Virtual time in which everything must be whole again.
 const REPAIR_MAX: Nanos = 3_600_000_000_000;
@@ -65,6 +64,7 @@ impl World {
         })?;
         self.until("faults have passed", |w| w.passing.is_empty())?;
         self.rolled_back.clear();
+        self.disks.iter_mut().for_each(Disk::forgo_mischief);
         if self.scenario.layout.redundancy > 0 {
             self.make_whole()?;
         }
@@ -102,11 +102,7 @@ impl World {
         let deadline = self.now + REPAIR_MAX;
         loop {
             self.look_at_roles();
-            let tainted = self.tainted.clone();
-            let open = self.weak.iter().any(|role| {
-                let disks = self.holders.get(role);
-                disks.is_none_or(|d| d.is_disjoint(&tainted))
-            });
+            let open = !self.weak.is_empty();
             if !open && self.ordered.is_empty() {
                 return Ok(());
             }
@@ -117,6 +113,10 @@ impl World {
                 ));
             }
             self.repair();
+            let tainted = !self.in_sync_disks().is_disjoint(&self.healing.tainted);
+            if tainted && self.ordered.is_empty() && !self.is_scrubbing() {
+                self.order_scrub();
+            }
             self.turn(false)?;
         }
     }
@@ -144,7 +144,7 @@ impl World {
             .map(|(role, disk)| (*role, self.disks[*disk].medium().clone()))
             .collect();
         let all: Vec<usize> = media.keys().copied().collect();
-        let witness = self.witness.clone();
+        let (witness, watch) = (self.witness.clone(), self.watch());
         let read = |roles: &[usize]| {
             let options = OpenOptions {
                 read_only: true,
@@ -155,7 +155,7 @@ impl World {
                 ..OpenOptions::default()
             };
             let media = roles.iter().map(|role| media[role].clone()).collect();
-            let read = read_all(media, options);
+            let read = read_all(media, options, watch);
             read.map_err(|why| format!("read-only from roles {roles:?} alone: {why}"))
         };
         let whole = read(&all)?;
@@ -169,9 +169,7 @@ impl World {
                 ));
             }
         }
-        let tainted = |(role, disk): (&usize, &usize)| self.tainted.contains(disk).then_some(*role);
-        let untrusted: ColumnSet = disks.iter().filter_map(tainted).collect();
-        inspect(&self.geometry, self.key, &media, untrusted)
+        inspect(&self.geometry, self.key, &media)
     }
 
     /// As few members as will do, chosen at random.

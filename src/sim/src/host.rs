@@ -2,10 +2,11 @@
 
 use crate::disk::Disk;
 use crate::trace::{Trace, short};
+use crate::watch::Watch;
 use std::collections::{BTreeMap, BTreeSet};
 use uraid_buffer::Pool;
 use uraid_engine::Engine;
-use uraid_engine::api::{Device, DeviceId, Event, Nanos, OpenOptions, Outcome, Reply};
+use uraid_engine::api::{Device, DeviceId, Event, IoKind, Nanos, OpenOptions, Outcome, Reply};
 
 /// A device that answers nothing for so long is given up.
 const HANG_MAX: Nanos = 15_000_000_000;
@@ -25,6 +26,7 @@ pub enum Told {
 pub struct Host {
     /// The engine.
     pub engine: Engine,
+    watch: Watch,
     devices: BTreeMap<DeviceId, usize>,
     given_up: BTreeSet<DeviceId>,
     /// I/O to be started or completed before the crash.
@@ -33,11 +35,17 @@ pub struct Host {
 
 impl Host {
     /// Begins to open the array on `offered`: devices and the disks behind them.
-    pub fn open(offered: &[(DeviceId, usize)], disks: &[Disk], options: OpenOptions) -> Host {
+    pub fn open(
+        offered: &[(DeviceId, usize)],
+        disks: &[Disk],
+        options: OpenOptions,
+        watch: Watch,
+    ) -> Host {
         let device = |(id, disk): &(DeviceId, usize)| device(*id, *disk, disks);
         let devices = offered.iter().map(device).collect();
         Host {
             engine: Engine::open(devices, options, Pool::heap()),
+            watch,
             devices: offered.iter().copied().collect(),
             given_up: BTreeSet::new(),
             steps_left: None,
@@ -130,6 +138,14 @@ impl Host {
                 let what = short(&io.kind);
                 format!("{:>12} disk {disk}: #{} {what}", now / 1000, io.token)
             });
+            if let IoKind::Write {
+                offset, buffers, ..
+            } = &io.kind
+                && !disks[disk].is_suspect()
+                && let Some(what) = self.watch.complaint(disks[disk].medium(), *offset, buffers)
+            {
+                return Err(format!("disk {disk}: {what}"));
+            }
             disks[disk].submit(now, io);
             if let Some(complaint) = disks[disk].complaint() {
                 return Err(format!("disk {disk}: {complaint}"));

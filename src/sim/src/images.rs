@@ -51,6 +51,7 @@ impl World {
             let bytes = self.disks[*disk].medium().len();
             self.say(|| format!("disk {disk} is wiped"));
             self.disks[*disk].replace_medium(Medium::new(bytes));
+            self.healing.emptied(*disk);
         }
         !wiped.is_empty()
     }

@@ -5,6 +5,7 @@ use crate::host::{Host, Told};
 use crate::medium::Medium;
 use crate::rng::Rng;
 use crate::trace::Trace;
+use crate::watch::Watch;
 use uraid_engine::api::{DeviceId, Event, OpenOptions, Request, RequestId};
 
 /// Bytes of one read.
@@ -12,7 +13,7 @@ const READ_BYTES_MAX: u64 = 256 << 10;
 
 /// Opens the array on `media` without writing and reads it from end to end. The error says in
 /// words why that does not work.
-pub fn read_all(media: Vec<Medium>, options: OpenOptions) -> Result<Vec<u8>, String> {
+pub fn read_all(media: Vec<Medium>, options: OpenOptions, watch: Watch) -> Result<Vec<u8>, String> {
     assert!(options.read_only, "a second opinion changes nothing");
     let speed = Speed {
         least: 1000,
@@ -21,7 +22,7 @@ pub fn read_all(media: Vec<Medium>, options: OpenOptions) -> Result<Vec<u8>, Str
     let new = |medium| Disk::with_medium(medium, speed, Rng::new(1));
     let mut disks: Vec<Disk> = media.into_iter().map(new).collect();
     let offered: Vec<_> = (0..disks.len()).map(|i| (DeviceId(i as u32), i)).collect();
-    let mut host = Host::open(&offered, &disks, options);
+    let mut host = Host::open(&offered, &disks, options, watch);
     let mut trace = Trace::default();
     let mut now = 0;
     let mut bytes: Option<Vec<u8>> = None;

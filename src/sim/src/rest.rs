@@ -1,7 +1,7 @@
 //! An array at rest, from its members' bytes alone: every stripe in use is a codeword, every
 //! checksum matches, and map, owners and slots agree. Knows the format, not the engine.
 
-use crate::medium::Medium;
+use crate::medium::{Durable, Medium};
 use std::collections::BTreeMap;
 use uraid_core::config::{Config, Entry, Index};
 use uraid_core::geometry::{Geometry, Slot, Stripe};
@@ -11,7 +11,7 @@ use uraid_core::superblock::{
     HEAD_BYTES, Superblock, TAIL_BYTES, inspect as inspect_superblocks, tail_start,
 };
 use uraid_core::units::BLOCK_BYTES;
-use uraid_parity::{ColumnSet, Kernels};
+use uraid_parity::Kernels;
 
 struct Member<'a> {
     role: usize,
@@ -23,17 +23,10 @@ struct Inspection<'a> {
     g: &'a Geometry,
     key: u64,
     members: Vec<Member<'a>>,
-    /// Roles whose silent damage is no news.
-    untrusted: ColumnSet,
 }
 
 /// Looks at the in-sync members of a stopped array, by role.
-pub fn inspect(
-    g: &Geometry,
-    key: u64,
-    media: &BTreeMap<usize, Medium>,
-    untrusted: ColumnSet,
-) -> Result<(), String> {
+pub fn inspect(g: &Geometry, key: u64, media: &BTreeMap<usize, Medium>) -> Result<(), String> {
     let mut members = Vec::new();
     for (role, medium) in media {
         let superblock =
@@ -44,12 +37,7 @@ pub fn inspect(
             superblock,
         });
     }
-    let inspection = Inspection {
-        g,
-        key,
-        members,
-        untrusted,
-    };
+    let inspection = Inspection { g, key, members };
     for lane in 0..usize::from(g.lanes) {
         inspection.check_lane(lane)?;
     }
@@ -62,6 +50,15 @@ pub fn superblock_of(medium: &Medium) -> Option<Superblock> {
     let mut tail = vec![0; TAIL_BYTES as usize];
     medium.read(0, &mut head);
     medium.read(tail_start(medium.len()), &mut tail);
+    inspect_superblocks(&head, &tail).superblock
+}
+
+/// The newest superblock of those that are durable.
+pub fn durable_superblock(medium: &Medium) -> Option<Superblock> {
+    let mut head = vec![0; HEAD_BYTES as usize];
+    let mut tail = vec![0; TAIL_BYTES as usize];
+    medium.durable().load(0, &mut head);
+    medium.durable().load(tail_start(medium.len()), &mut tail);
     inspect_superblocks(&head, &tail).superblock
 }
 
@@ -94,12 +91,6 @@ pub fn describe(medium: &Medium) -> String {
 }
 
 impl Inspection<'_> {
-    fn trusted(&self) -> impl Iterator<Item = &Member<'_>> {
-        self.members
-            .iter()
-            .filter(|m| !self.untrusted.contains(m.role))
-    }
-
     fn check_lane(&self, lane: usize) -> Result<(), String> {
         self.check_checkpoints(lane)?;
         let mut slots: BTreeMap<Slot, Stripe> = BTreeMap::new();
@@ -116,7 +107,7 @@ impl Inspection<'_> {
 
     fn check_checkpoints(&self, lane: usize) -> Result<(), String> {
         let mut tails = Vec::new();
-        for member in self.trusted() {
+        for member in &self.members {
             let newest = (0..2)
                 .filter_map(|copy| {
                     let bytes = self.block(member, self.g.checkpoint_offset(lane, copy));
@@ -145,7 +136,7 @@ impl Inspection<'_> {
         let mut map = Vec::new();
         for page in 0..self.g.map_pages() {
             let mut first: Option<(usize, Vec<MapEntry>)> = None;
-            for member in self.trusted() {
+            for member in &self.members {
                 let entries = self.map_page(member, lane, page);
                 let Some((role, other)) = &first else {
                     first = Some((member.role, entries));
@@ -187,7 +178,7 @@ impl Inspection<'_> {
     fn check_stripe(&self, lane: usize, stripe: Stripe, slot: Slot) -> Result<(), String> {
         for row in 0..self.g.shape.rows() {
             let mut columns: Vec<Option<Vec<u8>>> = vec![None; self.g.shape.columns];
-            for member in self.trusted() {
+            for member in &self.members {
                 let column = self.g.shape.column_of(slot, member.role);
                 let block = self.checked_block(member, lane, (stripe, slot), row, column)?;
                 columns[column] = Some(block);

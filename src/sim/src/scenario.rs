@@ -182,10 +182,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            faults: Fault::ALL
-                .into_iter()
-                .filter(|f| !SILENT.contains(f))
-                .collect(),
+            faults: Fault::ALL.into(),
             layouts: Layout::ALL.to_vec(),
             operations_max: 2000,
             swarm: true,
@@ -193,14 +190,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// Faults that no device reports.
-const SILENT: [Fault; 4] = [
-    Fault::Rollback,
-    Fault::Rot,
-    Fault::LostWrites,
-    Fault::Misdirect,
-];
 
 /// One seed's play.
 #[derive(Clone, Debug)]

@@ -65,6 +65,7 @@ impl World {
             self.weak.extend(ordered.roles);
         }
         self.script.clear();
+        self.healing.crash();
     }
 
     /// Starts the server on the disks there are; `withhold`: some may be left out.
@@ -102,7 +103,8 @@ impl World {
             in_flight_bytes_max: self.scenario.in_flight_bytes_max,
             ..OpenOptions::default()
         };
-        self.host = Host::open(&offered, &self.disks, options);
+        self.failed_from.clear();
+        self.host = Host::open(&offered, &self.disks, options, self.watch());
         if self.scenario.has(Fault::Nested) && self.rng.chance(0.3) {
             self.plan_crash();
         }

@@ -21,6 +21,9 @@ impl World {
         if !self.weak.is_empty() && self.rng.chance(0.02) {
             self.repair();
         }
+        if !self.healing.tainted.is_empty() && self.rng.chance(0.01) {
+            self.order_scrub();
+        }
         let kinds: Vec<Fault> = self.scenario.faults.iter().copied().collect();
         if kinds.is_empty() || !self.rng.chance(self.scenario.fault_rate) {
             return;
@@ -73,6 +76,15 @@ impl World {
         );
     }
 
+    /// Disks that hold a role in sync.
+    pub(crate) fn in_sync_disks(&self) -> BTreeSet<usize> {
+        let in_sync = |m: &MemberStatus| m.state == MemberState::InSync;
+        let members = self.members().into_iter().filter(in_sync);
+        members
+            .filter_map(|m| disk_at(m.path.as_deref()?))
+            .collect()
+    }
+
     fn members(&self) -> Vec<MemberStatus> {
         self.host
             .engine
@@ -81,10 +93,10 @@ impl World {
     }
 
     /// Whether a disk works as it should.
-    fn is_sound(&self, disk: usize) -> bool {
+    pub(crate) fn is_sound(&self, disk: usize) -> bool {
         !self.disks[disk].is_broken()
             && !self.passing.contains_key(&disk)
-            && !self.tainted.contains(&disk)
+            && !self.healing.tainted.contains(&disk)
             && !self.rolled_back.contains(&disk)
     }
 
@@ -228,7 +240,7 @@ impl World {
         let Some((_, disk)) = self.victim() else {
             return;
         };
-        self.tainted.insert(disk);
+        self.healing.taint(disk);
         self.counts.other_faults += 1;
         for _ in 0..self.rng.skewed(5) {
             let block = self.rng.below(self.disks[disk].medium().len() / 4096) * 4096;
@@ -245,7 +257,7 @@ impl World {
         let Some((_, disk)) = self.victim() else {
             return;
         };
-        self.tainted.insert(disk);
+        self.healing.taint(disk);
         self.counts.other_faults += 1;
         self.say(|| format!("disk {disk}: {mischief:?}"));
         self.disks[disk].set_mischief(mischief);
@@ -264,7 +276,7 @@ impl World {
 
     /// An operator does something that need not be.
     fn meddle(&mut self) {
-        match self.rng.below(4) {
+        match self.rng.below(5) {
             0 => {
                 let Some((role, _)) = self.victim() else {
                     return;
@@ -295,6 +307,7 @@ impl World {
                 let (id, disk) = self.fresh_disk();
                 self.add(id, disk);
             }
+            3 => self.order_scrub(),
             _ => {
                 let gone = [
                     MemberState::Failed,
@@ -327,6 +340,7 @@ impl World {
 
     fn attach(&mut self, id: uraid_engine::api::DeviceId, disk: usize) {
         self.disks[disk].attached();
+        self.failed_from.remove(&disk);
         self.host.attach(id, disk);
     }
 
@@ -363,7 +377,7 @@ impl World {
         }
         self.counts.repairs += 1;
         let returning: Vec<usize> = (0..self.disks.len())
-            .filter(|d| !self.host.holds(*d) && !self.tainted.contains(d))
+            .filter(|d| !self.host.holds(*d))
             .collect();
         if returning.is_empty() || self.rng.chance(0.5) {
             let (id, disk) = self.fresh_disk();

@@ -4,6 +4,7 @@ use crate::array::create;
 use crate::clients::{Asked, Clients};
 use crate::content::UNIT_BYTES;
 use crate::disk::Disk;
+use crate::healing::Healing;
 use crate::host::{Host, Told};
 use crate::load::{Draft, DraftKind, Load};
 use crate::medium::Medium;
@@ -11,6 +12,7 @@ use crate::model::Crash;
 use crate::rng::Rng;
 use crate::scenario::{Fault, Scenario};
 use crate::trace::{Trace, short};
+use crate::watch::Watch;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use uraid_core::geometry::Geometry;
 use uraid_engine::api::{
@@ -21,6 +23,8 @@ use uraid_engine::api::{
 const STUCK: Nanos = 300_000_000_000;
 /// Virtual time that passes when nothing else is to happen.
 const IDLE: Nanos = 1_000_000_000;
+/// Turns of a play after which it counts as stuck; most have some ten thousand.
+const TURNS_MAX: u64 = 2_000_000;
 /// Bytes of one read of a sweep.
 const SWEEP_READ_BYTES: u64 = 64 << 10;
 
@@ -109,6 +113,7 @@ pub struct World {
     pub(crate) rng: Rng,
     pub(crate) trace: Trace,
     pub(crate) now: Nanos,
+    turns: u64,
     pub(crate) geometry: Geometry,
     pub(crate) key: u64,
     pub(crate) disks: Vec<Disk>,
@@ -133,7 +138,9 @@ pub struct World {
     /// Disks on which each role lies, as last seen.
     pub(crate) holders: BTreeMap<u16, BTreeSet<usize>>,
     /// Disks that may hold wrong bytes without saying so.
-    pub(crate) tainted: BTreeSet<usize>,
+    pub(crate) healing: Healing,
+    /// Disks that failed, and the first request that they are known to miss.
+    pub(crate) failed_from: BTreeMap<usize, RequestId>,
     /// Older images of disks.
     pub(crate) images: BTreeMap<usize, Medium>,
     /// Disks that are found as older images of themselves at this start.
@@ -157,7 +164,11 @@ impl World {
             in_flight_bytes_max: scenario.in_flight_bytes_max,
             ..OpenOptions::default()
         };
-        let host = Host::open(&offered, &disks, options);
+        let watch = Watch {
+            geometry,
+            key: array.key,
+        };
+        let host = Host::open(&offered, &disks, options, watch);
         let stripe_bytes = geometry.shape.stripe_bytes();
         let load = Load::new(
             scenario.mix.clone(),
@@ -169,6 +180,7 @@ impl World {
             rng,
             trace,
             now: 0,
+            turns: 0,
             geometry,
             key: array.key,
             next_device: disks.len() as u32,
@@ -187,7 +199,8 @@ impl World {
             withheld: BTreeSet::new(),
             weak: BTreeSet::new(),
             holders: BTreeMap::new(),
-            tainted: BTreeSet::new(),
+            healing: Healing::default(),
+            failed_from: BTreeMap::new(),
             images: BTreeMap::new(),
             rolled_back: BTreeSet::new(),
             passing: BTreeMap::new(),
@@ -217,6 +230,7 @@ impl World {
         }
         match self.host.pump(self.now, &mut self.disks, &mut self.trace)? {
             Some(told) => {
+                self.note_failures();
                 let idle = told.is_empty();
                 for one in told {
                     self.hear(one)?;
@@ -238,7 +252,11 @@ impl World {
         match told {
             Told::Reply(reply) => {
                 let id = reply.id;
+                let answered = reply.result.is_ok();
                 let asked = self.clients.answer(reply, self.phase == Phase::Stopping)?;
+                if answered {
+                    self.check_verdicts(id, &asked)?;
+                }
                 self.say(|| format!("request {} {:?} answered", id.0, asked.draft.kind));
                 Ok(())
             }
@@ -255,7 +273,7 @@ impl World {
             Event::Released(device) => self.release(device)?,
             Event::Witness(witness) => self.witness = Some(witness),
             Event::Stopped => return self.stopped(),
-            Event::Info(_) | Event::Warning(_) => {}
+            Event::Info(_) | Event::Warning(_) => self.look_at_scrub(),
         }
         Ok(())
     }
@@ -266,6 +284,7 @@ impl World {
             .ordered
             .remove(&outcome.id)
             .ok_or("an outcome of no command")?;
+        self.scrub_ordered(outcome.id, outcome.result.is_ok());
         if let (Err(_), Some(device)) = (&outcome.result, ordered.device) {
             self.release(device)?;
         }
@@ -278,6 +297,10 @@ impl World {
         {
             return Err(format!("disk {disk} was released with I/O in flight"));
         }
+        if let Some(disk) = self.host.disk_of(device) {
+            self.healing.left(disk);
+            self.failed_from.remove(&disk);
+        }
         self.host.detach(device);
         Ok(())
     }
@@ -286,7 +309,10 @@ impl World {
         self.phase = Phase::Serving;
         self.next_request_at = self.now;
         self.doubtful.clear();
-        self.rolled_back.clear();
+        // What an older image lacks and nobody reads, only a scrub puts back.
+        for disk in std::mem::take(&mut self.rolled_back) {
+            self.healing.taint(disk);
+        }
         self.look_at_roles();
         if !self.weak.is_empty() {
             self.counts.degraded_starts += 1;
@@ -375,7 +401,11 @@ impl World {
         Ok(())
     }
 
-    fn watch_the_clock(&self) -> Result<(), String> {
+    fn watch_the_clock(&mut self) -> Result<(), String> {
+        self.turns += 1;
+        if self.turns > TURNS_MAX {
+            return Err(format!("stuck: {TURNS_MAX} turns and no end"));
+        }
         if let Some((id, Asked { draft, at, .. })) = self.clients.oldest()
             && at + STUCK < self.now
         {
@@ -390,19 +420,31 @@ impl World {
         }
     }
 
+    pub(crate) fn watch(&self) -> Watch {
+        Watch {
+            geometry: self.geometry,
+            key: self.key,
+        }
+    }
+
     pub(crate) fn new_device(&mut self) -> DeviceId {
         self.next_device += 1;
         DeviceId(self.next_device)
     }
 
     /// Gives the engine a command.
-    pub(crate) fn order(&mut self, command: uraid_engine::api::Command, ordered: Ordered) {
+    pub(crate) fn order(
+        &mut self,
+        command: uraid_engine::api::Command,
+        ordered: Ordered,
+    ) -> CommandId {
         let id = CommandId(self.next_command);
         self.next_command += 1;
         self.counts.commands += 1;
         self.say(|| format!("command {}: {}", id.0, ordered.what));
         self.ordered.insert(id, ordered);
         self.host.engine.command(id, command);
+        id
     }
 
     /// Adds a line to the trace.
