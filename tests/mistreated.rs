@@ -277,6 +277,15 @@ fn all_superblocks_of_as_many_members_as_may_be_lost() {
     assert_eq!(array.status()["redundancy_left"], 0);
     let log = array.server.log();
     assert!(log.contains("m2") && log.contains("m5"), "{log}");
+    // The server does not hold on to what it cannot use.
+    for victim in [2, 5] {
+        array.run("add", &[&array.members[victim]]).succeeded();
+    }
+    array.server.wait_state(&array.sandbox, "optimal");
+    for other in [0, 1] {
+        array.run("fail", &[&array.members[other]]).succeeded();
+    }
+    array.assert_intact();
 }
 
 #[test]

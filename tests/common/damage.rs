@@ -1,10 +1,14 @@
 //! Damage to members at rest or in service: by zone, bit by bit or in whole.
 
 use super::sandbox::Sandbox;
+use super::tools::aligned_page;
 use std::fs::OpenOptions;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+
+/// The least that is read and written directly.
+const SECTOR_BYTES: usize = 512;
 
 /// Where the zones of a member lie, in bytes.
 #[derive(Clone, Debug)]
@@ -51,14 +55,22 @@ impl Zones {
     }
 }
 
-/// Flips one bit.
+/// Flips one bit, past the page cache: what is written through it beside a server's direct writes
+/// makes the kernel fail those.
 pub fn flip_bit(member: &Path, offset: u64, bit: u8) {
-    let file = OpenOptions::new().read(true).write(true).open(member);
+    let open = |flags| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(flags);
+        options.open(member)
+    };
+    let file = open(nix::libc::O_DIRECT).or_else(|_| open(0));
     let file = file.expect("open the member");
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset).expect("read");
-    byte[0] ^= 1 << bit;
-    file.write_all_at(&byte, offset).expect("write");
+    let mut page = aligned_page(0);
+    let sector = &mut page.bytes_mut()[..SECTOR_BYTES];
+    let start = offset / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
+    file.read_exact_at(sector, start).expect("read");
+    sector[(offset - start) as usize] ^= 1 << bit;
+    file.write_all_at(sector, start).expect("write");
 }
 
 /// Fills a range with one byte.

@@ -132,4 +132,8 @@ impl AlignedPage {
     pub fn bytes(&self) -> &[u8; 4096] {
         &self.0.0
     }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8; 4096] {
+        &mut self.0.0
+    }
 }

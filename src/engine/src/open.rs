@@ -213,10 +213,13 @@ impl Opening {
         for warning in &assembled.warnings {
             array.event(Event::Warning(warning.clone()));
         }
-        for (device, why) in &assembled.rejected {
+        for (_, why) in &assembled.rejected {
             array.event(Event::Warning(why.clone()));
-            array.event(Event::Released(self.devices[*device].id));
         }
+        // Whatever is of no use is given back, so that it can be added again.
+        let in_use = |device: usize| by_index.values().any(|c| c.device == device);
+        let useless = (0..self.devices.len()).filter(|device| !in_use(*device));
+        useless.for_each(|device| array.event(Event::Released(self.devices[device].id)));
         self.begin_rebuilds(&array);
         for (lane, found) in array.lanes.iter().zip(checkpoints) {
             let present = by_index.values().filter_map(|c| found.get(&c.device));
