@@ -287,13 +287,14 @@ fn flush_times(m: &Measured) -> String {
     let ratio = m.pairs.ratio(Target::Uraid, Target::Baseline, pair);
     format!(
         "A pair takes {} µs on average: commit {}, flush of a member {}, the rest (socket twice, \
-         reading old blocks, parity) {}. p50 {} µs, nbdkit {} µs; of nbdkit's time {}. Beside it {} \
+         reading old blocks, parity) {}. p50 {} µs, p99 {}; nbdkit p50 {} µs; of nbdkit's time {}. Beside it {} \
          checkpoints, with their flushes in the count.",
         cell(mean),
         figure(commit.mean_micros()),
         figure(flush.mean_micros()),
         cell(rest.map(figure)),
         p50(Target::Uraid),
+        cell(m.pairs.spread(Target::Uraid, |s| s.drive.p99_micros)),
         p50(Target::Baseline),
         cell(ratio),
         checkpoints(&m.layout, counters),
