@@ -18,11 +18,11 @@ pub struct Design {
 }
 
 impl Design {
-    /// For an array of these sizes.
-    pub fn of(layout: &Layout, load: &Load, chunk_bytes: u64, ring_blocks: u64) -> Design {
+    /// For an array with such chunks, that is checkpointed every so many rows.
+    pub fn of(layout: &Layout, load: &Load, chunk_bytes: u64, rows_per_checkpoint: u64) -> Design {
         match (load.write, load.random) {
             (false, _) => Design::of_reads(),
-            (true, true) => Design::of_rows(layout, load, ring_blocks),
+            (true, true) => Design::of_rows(layout, load, rows_per_checkpoint),
             (true, false) => Design::of_stripes(layout, chunk_bytes),
         }
     }
@@ -41,7 +41,7 @@ impl Design {
     /// header on each participant; requests under way together share headers, and those that meet
     /// in one row share parities. A checksum page on each participant is written for each row,
     /// unless rows share it.
-    fn of_rows(layout: &Layout, load: &Load, ring_blocks: u64) -> Design {
+    fn of_rows(layout: &Layout, load: &Load, rows_per_checkpoint: u64) -> Design {
         let participants = layout.participants() as f64;
         let alone = load.depth == 1;
         let least = Traffic {
@@ -49,14 +49,12 @@ impl Design {
             journal: if alone { participants } else { 1.0 },
             ..Traffic::default()
         };
-        // A checkpoint for every eighth of a ring, in rows, at the soonest.
-        let rows_per_checkpoint = (ring_blocks / 8).max(1) as f64;
         let most = Traffic {
             headers: participants,
             journal: participants,
             in_place: participants,
             pages: participants,
-            checkpoints: layout.members() as f64 / rows_per_checkpoint,
+            checkpoints: layout.members() as f64 / rows_per_checkpoint.max(1) as f64,
             read: layout.old_blocks() as f64,
             ..least
         };
@@ -124,7 +122,7 @@ mod tests {
             bytes: 4096,
             depth,
         };
-        Design::of(&RAID6, &load, 65536, 1024)
+        Design::of(&RAID6, &load, 65536, 128)
     }
 
     #[test]
@@ -143,7 +141,7 @@ mod tests {
             bytes: 1 << 20,
             depth: 1,
         };
-        let design = Design::of(&RAID6, &load, 65536, 1024);
+        let design = Design::of(&RAID6, &load, 65536, 128);
         assert_eq!(design.least.written_in_all(), 1.5);
         assert!(design.most.written_in_all() < 1.7);
     }

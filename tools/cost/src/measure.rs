@@ -127,13 +127,13 @@ impl Measured {
         let of = |case: &Case, results: &Results| {
             let Sizes {
                 chunk_bytes,
-                ring_blocks,
+                rows_per_checkpoint,
                 ..
             } = self.sizes;
             let samples = &results.samples[Target::Uraid as usize];
             let client_bytes = samples.iter().map(|s| s.bytes).sum();
             let rests = samples.len() as u64;
-            Design::of(&self.layout, &case.load, chunk_bytes, ring_blocks).with_rests(
+            Design::of(&self.layout, &case.load, chunk_bytes, rows_per_checkpoint).with_rests(
                 &self.layout,
                 rests,
                 client_bytes,

@@ -48,8 +48,8 @@ pub struct Sizes {
     pub export_bytes: u64,
     /// Blocks of each member's journal, all lanes together.
     pub journal_blocks: u64,
-    /// Blocks of each member's journal of one lane.
-    pub ring_blocks: u64,
+    /// Rows for which a lane is checkpointed: a quarter of a re-log area.
+    pub rows_per_checkpoint: u64,
 }
 
 /// A running server with a connection to it. Dropping it kills it.
@@ -82,12 +82,13 @@ impl Uraid<'_> {
         };
         let zones = &superblock["zones"];
         let journal_bytes = number(zones, "relog")? - number(zones, "journal")?;
+        let relogs_bytes = number(zones, "map")? - number(zones, "relog")?;
         let lanes = (number(zones, "journal")? - number(zones, "checkpoints")?) / (2 * 4096);
         Ok(Sizes {
             chunk_bytes: number(superblock, "chunk_bytes")?,
             export_bytes: number(superblock, "size_bytes")?,
             journal_blocks: journal_bytes / 4096,
-            ring_blocks: journal_bytes / 4096 / lanes,
+            rows_per_checkpoint: relogs_bytes / 4096 / (2 * lanes) / 4,
         })
     }
 
