@@ -114,7 +114,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "C")]
     pub copies: Option<u16>,
     /// Bytes on one member before the next one's turn; a power of two from 4K to 4M
-    /// [default: 64K, larger for mirrors]
+    /// [default: 64K]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub chunk: Option<u64>,
     /// Make members that do not exist, as sparse files of this size

@@ -175,6 +175,7 @@ impl Superblock {
             .u64(g.slots)
             .u64(g.stripes)
             .u64(g.export_bytes)
+            .u64(g.relog_blocks)
             .pad_to(192);
         w.bytes(&self.member.0)
             .u16(self.index.0)
@@ -255,6 +256,7 @@ impl Superblock {
             slots: r.u64()?,
             stripes: r.u64()?,
             export_bytes: r.u64()?,
+            relog_blocks: r.u64()?,
         };
         if let Err(why) = geometry.check() {
             return Some(Err(SuperblockError::Damaged(why)));

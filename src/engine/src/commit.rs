@@ -297,8 +297,9 @@ impl Array {
     /// Takes as many queued units as go into one batch; `None` when not even one fits.
     fn draft(&self, lane: &Lane) -> Option<Draft> {
         let mut journal = lane.journal.borrow_mut();
-        let rows_max = self.geometry.ring_blocks / 4;
-        let relog_entry_bytes_max = self.geometry.ring_blocks / 8 * BLOCK;
+        // A re-log holds all rows, all entries and its own headers.
+        let rows_max = self.geometry.relog_blocks / 2;
+        let relog_entry_bytes_max = self.geometry.relog_blocks / 4 * BLOCK;
         let mut draft = Draft::default();
         while let Some(next) = journal.queued.front() {
             let entries = &next.unit.entries;
@@ -471,14 +472,14 @@ impl Array {
 
     /// Whether a checkpoint should not wait for an idle moment.
     pub fn checkpoint_due(&self, lane: &Lane) -> bool {
-        let ring_blocks = self.geometry.ring_blocks;
+        let (ring_blocks, relog_blocks) = (self.geometry.ring_blocks, self.geometry.relog_blocks);
         let journal = lane.journal.borrow();
         journal
             .rings
             .values()
             .any(|r| r.head - r.tail > ring_blocks / 2)
-            || journal.rows_since_tail() > ring_blocks / 8
-            || journal.entry_bytes_since_tail() > ring_blocks / 16 * BLOCK
+            || journal.rows_since_tail() > relog_blocks / 4
+            || journal.entry_bytes_since_tail() > relog_blocks / 8 * BLOCK
             || lane.sums.dirty_count() > DIRTY_PAGES_MAX
     }
 

@@ -295,7 +295,8 @@ impl Array {
         }
         let old = if place.is_some() { kept } else { 0 };
         if shape.columns * rows + old <= by_rows
-            && let Some(slot) = self.take_slot(stripe, place.is_none()).await
+            // For a whole stripe waiting costs less than writing it twice.
+            && let Some(slot) = self.take_slot(stripe, place.is_none() || kept == 0).await
         {
             return self.commit_stripe(stripe, slot, place, new).await;
         }

@@ -79,6 +79,7 @@ fn shrink(created: Geometry, scenario: &Scenario) -> Geometry {
     } else {
         g.ring_blocks = g.ring_blocks.max(ring_blocks_min(&g)) / lanes;
     }
+    g.relog_blocks = g.ring_blocks / 2;
     g.slots = scenario.slots / lanes * lanes;
     g.stripes = g.slots - 4 * lanes;
     let capacity = g.stripes * g.shape.stripe_bytes();

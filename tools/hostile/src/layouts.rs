@@ -110,6 +110,7 @@ impl Layout {
         g.lanes = self.lanes;
         let remap_entry = 64 + 4 * (g.shape.columns * g.shape.rows()) as u64;
         g.ring_blocks = 4 * (remap_entry + u64::from(self.chunk_bytes) + (64 << 10)) / BLOCK + 1;
+        g.relog_blocks = g.ring_blocks / 2;
         g.slots = self.slots * lanes;
         g.stripes = g.slots - SPARE_SLOTS * lanes;
         g.export_bytes = g.stripes * g.shape.stripe_bytes();

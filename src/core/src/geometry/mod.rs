@@ -50,6 +50,8 @@ pub struct Geometry {
     pub lanes: u16,
     /// Blocks of one lane's journal ring.
     pub ring_blocks: u64,
+    /// Blocks of each of the two re-log areas of a lane.
+    pub relog_blocks: u64,
     /// Slots of a member; a multiple of `lanes`.
     pub slots: u64,
     /// Stripes of the array; a multiple of `lanes`, fewer than slots.
@@ -70,6 +72,8 @@ pub const GROUP_ROWS_MAX: usize = 64;
 const JOURNAL_SHARE: u64 = 64;
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 const RING_BYTES_MIN: u64 = 1 << 20;
+/// A re-log area is this part of a ring.
+const RELOG_SHARE: u64 = 2;
 /// A lane for each so many bytes of a member.
 const LANE_BYTES: u64 = 2 << 30;
 const LANES_DEFAULT_MAX: u64 = 16;
@@ -86,6 +90,7 @@ impl Geometry {
             shape,
             lanes,
             ring_blocks: ring_bytes / BLOCK,
+            relog_blocks: ring_bytes / BLOCK / RELOG_SHARE,
             slots: 0,
             stripes: 0,
             export_bytes: 0,
@@ -166,19 +171,16 @@ impl Geometry {
             && self.stripes < self.slots
             && self.slots < u64::from(u32::MAX)
             && self.ring_blocks < 1 << 32
+            && self.relog_blocks < 1 << 32
             // A batch finds room in an empty ring wherever its head is, and in a re-log area.
             && self.ring_blocks * BLOCK >= 2 * Self::batch_bytes_max(&self.shape)
+            && self.relog_blocks * BLOCK >= Self::batch_bytes_max(&self.shape)
             && self.export_bytes <= self.stripes * self.shape.stripe_bytes();
         if ok {
             Ok(())
         } else {
             Err("impossible numbers in the zone table".to_string())
         }
-    }
-
-    /// Blocks of one re-log area.
-    pub fn relog_blocks(&self) -> u64 {
-        self.ring_blocks / 2
     }
 
     /// Map pages of one lane.
@@ -223,7 +225,7 @@ impl Geometry {
         let checkpoints = HEAD_BYTES;
         let journal = checkpoints + lanes * 2 * BLOCK;
         let relog = journal + lanes * self.ring_blocks * BLOCK;
-        let map = relog + lanes * 2 * self.relog_blocks() * BLOCK;
+        let map = relog + lanes * 2 * self.relog_blocks * BLOCK;
         let checksums = map + lanes * 2 * self.map_pages() * BLOCK;
         let data_start = checksums + lanes * 2 * self.checksum_pages() * BLOCK;
         let data = data_start.next_multiple_of(u64::from(self.shape.chunk_bytes).min(1 << 20));
@@ -287,7 +289,7 @@ impl Geometry {
 
     /// Byte offset of one of the two re-log areas of a lane.
     pub fn relog_offset(&self, lane: usize, area: usize) -> u64 {
-        self.zones().relog + (lane * 2 + area) as u64 * self.relog_blocks() * BLOCK
+        self.zones().relog + (lane * 2 + area) as u64 * self.relog_blocks * BLOCK
     }
 
     /// Byte offset of one of the two copies of a map page.

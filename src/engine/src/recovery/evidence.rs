@@ -288,7 +288,7 @@ impl Array {
 
     /// All valid records of one of a member's re-log areas.
     async fn scan_relog(&self, lane: &Lane, index: Index, area: usize) -> (Index, Vec<Record>) {
-        let size = self.geometry.relog_blocks();
+        let size = self.geometry.relog_blocks;
         let offset = self.geometry.relog_offset(lane.id, area);
         let blocks = self.read_journal(index, offset, size).await;
         let mut records = Vec::new();

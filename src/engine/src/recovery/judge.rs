@@ -231,7 +231,7 @@ impl Array {
                 verdict.marked.append(&mut one.marked);
             }
             let images = verdict.rows.len() + verdict.marked.len();
-            if images as u64 > self.geometry.relog_blocks() {
+            if images as u64 > self.geometry.relog_blocks {
                 break; // more than can be re-logged: refused, and not all kept in memory
             }
         }

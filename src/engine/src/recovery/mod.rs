@@ -222,14 +222,13 @@ impl Array {
 
     /// A server bounds what a re-log of its journal takes; whoever wrote more was none.
     fn check_relog(&self, lane: &Lane, blocks: u64) -> Result<(), String> {
-        if blocks <= self.geometry.relog_blocks() {
+        if blocks <= self.geometry.relog_blocks {
             return Ok(());
         }
         Err(format!(
             "lane {}: its journal holds more than can be recovered ({blocks} blocks, at most {}): \
              it is damaged. Restore the array from a backup",
-            lane.id,
-            self.geometry.relog_blocks()
+            lane.id, self.geometry.relog_blocks
         ))
     }
 
