@@ -407,3 +407,98 @@ fn assert_right_or_error(server: &Server, content: &[u8], which: &str) {
         }
     }
 }
+
+// ---- parts of members that go back in time ----
+
+/// Zones that go back together, on as many members as may be lost.
+const GOES_BACK: [&[&str]; 7] = [
+    &["data"],
+    &["checksums"],
+    &["data", "checksums"],
+    &["map"],
+    &["journal", "relog"],
+    &["checkpoints"],
+    &[
+        "checkpoints",
+        "journal",
+        "relog",
+        "map",
+        "checksums",
+        "data",
+    ],
+];
+
+/// An array of which old copies of two members exist, and the paths of those.
+fn array_with_a_past() -> (Array, Vec<PathBuf>) {
+    let mut array = Array::new("--level raid6", 5);
+    array.rewrite(300, 100, 2);
+    array.stop();
+    let old = array.sandbox.copies("old-", &array.members[2..4]);
+    array.server = array.sandbox.serve(&array.members);
+    for i in 0..50 {
+        array.rewrite(i * 39, 1 + i % 60, 3);
+    }
+    array.server.connect().flush().expect("flush");
+    (array, old)
+}
+
+/// Puts these zones of the two members back to what they were.
+fn go_back(array: &Array, zones: &Zones, which: &[&str], old: &[PathBuf]) {
+    for (old, member) in old.iter().zip(&array.members[2..4]) {
+        for which in which {
+            transplant(old, member, zone(zones, which));
+        }
+    }
+}
+
+#[test]
+fn parts_of_members_that_go_back_in_time_at_rest_are_not_believed() {
+    for which in GOES_BACK {
+        println!("{which:?}");
+        let (mut array, old) = array_with_a_past();
+        let zones = Zones::of(&array.sandbox, &array.members[0]);
+        array.stop();
+        go_back(&array, &zones, which, &old);
+        array.server = array.sandbox.serve(&array.members);
+        array.assert_intact();
+        array.rewrite(0, 2000, 4);
+        array.assert_intact();
+        array.restart_on(&array.members.clone());
+        array.assert_intact();
+    }
+}
+
+#[test]
+fn parts_of_members_that_go_back_in_time_after_a_kill_are_not_believed() {
+    for which in GOES_BACK {
+        println!("{which:?}");
+        let (mut array, old) = array_with_a_past();
+        let zones = Zones::of(&array.sandbox, &array.members[0]);
+        array.rewrite(1000, 7, 4);
+        array.server.signal(nix::sys::signal::Signal::SIGKILL);
+        array.server.wait_end();
+        go_back(&array, &zones, which, &old);
+        array.server = array.sandbox.serve(&array.members);
+        array.assert_intact();
+        array.rewrite(0, 2000, 5);
+        array.restart_on(&array.members.clone());
+        array.assert_intact();
+    }
+}
+
+#[test]
+fn parts_of_members_that_go_back_in_time_in_service_are_not_believed() {
+    for which in GOES_BACK {
+        println!("{which:?}");
+        let (mut array, old) = array_with_a_past();
+        let zones = Zones::of(&array.sandbox, &array.members[0]);
+        go_back(&array, &zones, which, &old);
+        array.assert_intact();
+        for i in 0..20 {
+            array.rewrite(i * 97, 3, 4);
+        }
+        array.assert_intact();
+        array.restart_on(&array.members.clone());
+        array.assert_intact();
+    }
+}

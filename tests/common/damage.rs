@@ -2,7 +2,7 @@
 
 use super::sandbox::Sandbox;
 use super::tools::aligned_page;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -77,7 +77,11 @@ pub fn flip_bit(member: &Path, offset: u64, bit: u8) {
 pub fn overwrite(member: &Path, range: &Range<u64>, byte: u8) {
     let file = OpenOptions::new().write(true).open(member);
     let content = vec![byte; (range.end - range.start) as usize];
-    file.and_then(|file| file.write_all_at(&content, range.start))
+    let write = |file: File| {
+        file.write_all_at(&content, range.start)?;
+        file.sync_data() // dirty pages beside a server's direct writes make the kernel fail those
+    };
+    file.and_then(write)
         .expect("overwrite a part of the member");
 }
 
@@ -90,4 +94,5 @@ pub fn transplant(from: &Path, to: &Path, range: &Range<u64>) {
         .expect("read");
     let target = OpenOptions::new().write(true).open(to).expect("open");
     target.write_all_at(&content, range.start).expect("write");
+    target.sync_data().expect("sync");
 }
