@@ -2,11 +2,13 @@
 
 mod common;
 
+use common::damage::overwrite;
 use common::server::member;
 use common::{Array, DEGRADED, FAILED, MIB, REFUSED, Sandbox};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use uraid_core::superblock::{Superblock, inspect, tail_start};
 
 #[test]
 fn failed_member_stays_out_after_a_restart() {
@@ -77,18 +79,169 @@ fn both_sides_of_a_split_brain_are_refused_together() {
             .expect("write");
         server.stop();
     }
-    let ran = array.sandbox.serve_refused("", &array.members);
-    ran.exits(REFUSED).says(&["split"]);
-    let ran = array.sandbox.serve_refused("--force", &array.members);
-    ran.exits(REFUSED); // force is no merge
+    let [first, second] = [0, 1].map(|i| array.members[i].display().to_string());
+    for options in ["", "--force"] {
+        // Force is no merge.
+        let ran = array.sandbox.serve_refused(options, &array.members);
+        ran.exits(REFUSED)
+            .says(&["split brain"])
+            .says(&[&format!("side 1: {first}"), &format!("side 1: {second}")])
+            .says(&[&format!("side 2: {first}"), &format!("side 2: {second}")])
+            .says(&["serve only its members"]);
+    }
+    // What it says to do helps.
+    array
+        .sandbox
+        .uraid(["wipe", "--force", &second])
+        .succeeded();
+    let elsewhere = Sandbox::elsewhere();
+    array.server = elsewhere.serve_with("--force", &array.members[..1]);
+    array.run("add", &[&array.members[1]]).succeeded();
+    array.server.wait_state(&array.sandbox, "optimal");
+    array.run("fail", &[&array.members[0]]).succeeded();
+    let found = array.server.connect().read(0, 4096).expect("read");
+    assert_eq!(found, [1; 4096]);
 }
 
 #[test]
 fn too_many_missing_members_are_refused_also_with_force() {
     let mut array = Array::new("--level raid5", 4);
+    let uuid = member(&array.status(), 3)["uuid"].clone();
     array.stop();
-    let ran = array.sandbox.serve_refused("--force", &array.members[..2]);
-    assert!(ran.code == REFUSED || ran.code == FAILED, "{ran}");
+    let missing = format!("slot 3 ({})", uuid.as_str().expect("a UUID"));
+    for options in ["", "--force"] {
+        let ran = array.sandbox.serve_refused(options, &array.members[..2]);
+        ran.exits(REFUSED)
+            .says(&["2 of 4 members are here and up to date, at least 3 are needed"])
+            .says(&[&missing])
+            .says(&["attach what is missing"]);
+    }
+}
+
+#[test]
+fn an_old_image_that_is_one_too_many_is_named_as_such() {
+    let mut array = Array::new("--level raid5", 3);
+    array.stop();
+    let old = array.sandbox.copies("old-", &array.members[1..2]);
+    array.server = array.sandbox.serve(&array.members);
+    for i in 0..60 {
+        array.rewrite(i * 29, 1 + i % 40, 2);
+    }
+    array.stop();
+    let with_old = [array.members[0].clone(), old[0].clone()];
+    let ran = array.sandbox.serve_refused("", &with_old);
+    ran.exits(REFUSED)
+        .says(&["1 of 3 members are here and up to date"])
+        .says(&["old-m1: stale: its journal is older"])
+        .says(&["old image of the member"]);
+    let with_new = [array.members[0].clone(), array.members[1].clone()];
+    array.server = array.sandbox.serve(&with_new);
+    array.assert_intact();
+}
+
+#[test]
+fn a_member_that_left_is_named_with_since_when() {
+    let mut array = Array::new("--level raid5", 3);
+    array.run("fail", &[&array.members[1]]).succeeded();
+    array.rewrite(0, 10, 2);
+    array.stop();
+    let with_stale = [array.members[0].clone(), array.members[1].clone()];
+    let ran = array.sandbox.serve_refused("", &with_stale);
+    ran.exits(REFUSED)
+        .says(&["m1: stale: it left the array at config"])
+        .says(&["missing: slot 2"]);
+    array.server = array.sandbox.serve(&array.members);
+    let log = array.server.log();
+    assert!(log.contains("take it back with `uraid add`"), "{log}");
+    array.assert_intact();
+}
+
+#[test]
+fn members_of_several_arrays_are_all_named_by_array() {
+    let mut array = Array::new("--level raid5 --name one", 3);
+    array.stop();
+    let others: Vec<PathBuf> = ["x", "y"].map(|name| array.sandbox.path(name)).into();
+    let create = "--level raid1 --name other --size 96M";
+    array.sandbox.create(create, &others);
+    let mixed = [&array.members[..2], &others].concat();
+    let [first, second] = [0, 1].map(|i| array.members[i].display().to_string());
+    let ran = array.sandbox.serve_refused("", &mixed);
+    ran.exits(REFUSED)
+        .says(&[&format!("{first}, {second} belong to one")])
+        .says(&["/y belong to other"])
+        .says(&["name the members of one"]);
+}
+
+#[test]
+fn what_holds_no_superblock_is_named_one_by_one() {
+    let mut array = Array::new("--level raid5", 3);
+    array.stop();
+    let blank = array.blank("blank");
+    for copy in [4 << 10, 512 << 10] {
+        let end = fs::metadata(&array.members[0]).expect("metadata").len();
+        for start in [0, end - MIB] {
+            // Past the magic: it still looks like a superblock.
+            let range = start + copy + 4096..start + copy + 8192;
+            overwrite(&array.members[0], &range, 0xff);
+        }
+    }
+    let these = [array.members[0].clone(), blank.clone()];
+    let ran = array.sandbox.serve_refused("", &these).exits(FAILED);
+    ran.says(&["none of these holds a valid superblock"])
+        .says(&["m0: superblock A at the start is damaged"])
+        .says(&["blank: holds no uraid superblock"]);
+    let these = [array.members[0].clone(), array.members[1].clone(), blank];
+    let ran = array.sandbox.serve_refused("", &these).exits(REFUSED);
+    ran.says(&["1 of 3 members are here"])
+        .says(&["m0: superblock B at the end is damaged"])
+        .says(&["blank: holds no uraid superblock"])
+        .says(&["leave it out"]);
+}
+
+#[test]
+fn a_config_that_was_written_to_some_members_only_was_never_in_force() {
+    let mut array = Array::new("--level raid5", 3);
+    array.stop();
+    // A crash came when member 2 had been declared failed on member 0 alone.
+    half_write_failure(&array.members[0], 2);
+    array.server = array.sandbox.serve(&array.members);
+    assert_eq!(array.status()["state"], "optimal");
+    array.run("fail", &[&array.members[1]]).succeeded();
+    array.assert_intact();
+}
+
+/// Writes to `member` alone the config in which the member of `slot` has failed.
+fn half_write_failure(member: &Path, slot: u16) {
+    let bytes = fs::read(member).expect("read the member");
+    let tail = tail_start(bytes.len() as u64) as usize;
+    let found = inspect(&bytes, &bytes[tail..]).superblock;
+    let mut superblock = found.expect("a superblock");
+    superblock.previous = superblock.config.clone();
+    superblock.write += 1;
+    let config = &mut superblock.config;
+    config.parent = config.nonce;
+    config.nonce += 1;
+    config.epoch += 1;
+    let failed = config.members().find(|(_, e)| e.role == Some(slot));
+    let (index, _) = failed.expect("a member in the slot");
+    config.mark_left(index);
+    let file = OpenOptions::new().write(true).open(member).expect("open");
+    for offset in Superblock::offsets(superblock.write, bytes.len() as u64) {
+        file.write_all_at(&superblock.encode(), offset)
+            .expect("write");
+    }
+}
+
+#[test]
+fn what_a_read_only_server_refuses_says_how_it_would_work() {
+    let mut array = Array::new("--level raid5", 3);
+    array.stop();
+    array.server = array.sandbox.serve_with("--read-only", &array.members);
+    array
+        .run("fail", &[&array.members[0]])
+        .exits(REFUSED)
+        .says(&["without --read-only"]);
+    array.assert_intact();
 }
 
 #[test]

@@ -189,7 +189,9 @@ pub fn open_array(paths: &[PathBuf], access: Access) -> Result<OpenArray, Failur
     let mode = access.mode();
     let start = Instant::now();
     let mut files = Vec::new();
-    let mut arrays: BTreeMap<Uuid, (String, &Path)> = BTreeMap::new();
+    let mut arrays: BTreeMap<Uuid, (String, Vec<&Path>)> = BTreeMap::new();
+    // The engine tells it all again, unless it never gets to see these.
+    let mut findings = String::new();
     for path in paths {
         let file = match MemberFile::open(path, mode) {
             Err(OpenError::Locked { .. }) if access == Access::Check => {
@@ -202,17 +204,28 @@ pub fn open_array(paths: &[PathBuf], access: Access) -> Result<OpenArray, Failur
             Err(OpenError::Locked { .. }) => open_locked(path, mode, start.elapsed())?,
             opened => opened.map_err(|error| open_failure(&error))?,
         };
-        let inspection = inspect(&file)?;
+        // A device that cannot be read is one member less, not the end of the array.
+        let inspection = inspect(&file).unwrap_or_else(|failure| Inspection {
+            superblock: None,
+            findings: vec![failure.message],
+        });
         match inspection.superblock {
-            Some(superblock) => drop(arrays.insert(superblock.array, (superblock.name, path))),
-            None => log::warning(&format!("{} has no valid superblock", path.display())),
+            Some(superblock) => {
+                let array = arrays.entry(superblock.array);
+                let array = array.or_insert((superblock.name, Vec::new()));
+                array.1.push(path);
+            }
+            None if inspection.findings.is_empty() => {
+                findings += &format!("\n{}: holds no uraid superblock", path.display());
+            }
+            None => {}
         }
         for finding in &inspection.findings {
-            log::warning(&format!("{}: {finding}", path.display()));
+            findings += &format!("\n{}: {finding}", path.display());
         }
         files.push(file);
     }
-    let (uuid, name) = only_array(arrays)?;
+    let (uuid, name) = only_array(&arrays, &findings)?;
     Ok(OpenArray { files, uuid, name })
 }
 
@@ -232,29 +245,39 @@ fn open_locked(path: &Path, mode: OpenMode, waited: Duration) -> Result<MemberFi
     )
 }
 
-fn only_array(arrays: BTreeMap<Uuid, (String, &Path)>) -> Result<(Uuid, String), Failure> {
+/// The one array in `arrays`; `findings` is what else was found, one line for each.
+fn only_array(
+    arrays: &BTreeMap<Uuid, (String, Vec<&Path>)>,
+    findings: &str,
+) -> Result<(Uuid, String), Failure> {
     if arrays.len() > 1 {
-        let list: Vec<_> = arrays
-            .iter()
-            .map(|(uuid, (name, path))| format!("{} belongs to {name} ({uuid})", path.display()))
-            .collect();
+        let belong = |(uuid, (name, paths)): (&Uuid, &(String, Vec<&Path>))| {
+            let paths: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+            let verb = if paths.len() == 1 {
+                "belongs"
+            } else {
+                "belong"
+            };
+            format!("{} {verb} to {name} ({uuid})", paths.join(", "))
+        };
+        let list: Vec<String> = arrays.iter().map(belong).collect();
         return Err(Failure::refused(format!(
             "these are members of different arrays: {}; name the members of one",
-            list.join(", ")
+            list.join("; ")
         )));
     }
-    let Some((uuid, (name, _))) = arrays.into_iter().next() else {
-        return Err(Failure::failed(
+    let Some((uuid, (name, _))) = arrays.iter().next() else {
+        return Err(Failure::failed(format!(
             "none of these holds a valid superblock; `uraid examine` says more, `uraid create` \
-             makes an array",
-        ));
+             makes an array{findings}"
+        )));
     };
-    check_name(&name).map_err(|why| {
+    check_name(name).map_err(|why| {
         Failure::failed(format!(
             "the array's name is {name:?}: {why}; its superblock is damaged"
         ))
     })?;
-    Ok((uuid, name))
+    Ok((*uuid, name.clone()))
 }
 
 /// A member that a scan found.

@@ -254,7 +254,9 @@ fn reference_config<'a>(members: &[&Candidate], held: &'a [Config]) -> Result<&'
     }
     let mut text = String::from(
         "split brain: the array was changed on two sides that did not see each other. \
-         Decide for one side and start only its members; wipe the others, then add them again:",
+         Decide for one side (`uraid serve --read-only` with the members of a side shows what it \
+         holds) and serve only its members; wipe the others with `uraid wipe`, then add them \
+         again:",
     );
     for (i, (_, paths)) in sides.iter().enumerate() {
         text.push_str(&format!("\n  side {}: {}", i + 1, paths.join(" ")));
@@ -286,15 +288,11 @@ fn matters(config: &Config, index: Index) -> bool {
 /// Rule 4 for one member.
 fn sort_member(result: &mut Assembled, member: &Candidate, held: &Config) {
     let reference = &result.reference;
-    let readd = "add it again with `uraid add`: it will catch up";
     let verdict = match reference.find(member.superblock.member) {
-        None => Err(format!(
-            "{}: was removed from the array; {readd}",
-            member.path
-        )),
+        None => Err(format!("{}: was removed from the array", member.path)),
         Some(i) => match reference.entry(i).state {
             EntryState::Failed | EntryState::Empty => Err(format!(
-                "{}: stale: it left the array at config {}, the array is at {}; {readd}",
+                "{}: stale: it left the array at config {}, the array is at {}",
                 member.path,
                 reference.entry(i).left_epoch,
                 reference.epoch
@@ -302,7 +300,7 @@ fn sort_member(result: &mut Assembled, member: &Candidate, held: &Config) {
             EntryState::Spare => Ok(i),
             _ if held.nonce == reference.nonce => Ok(i),
             _ => Err(format!(
-                "{}: stale: its config is {}, the array is at {}; {readd}",
+                "{}: stale: its config is {}, the array is at {}",
                 member.path, held.epoch, reference.epoch
             )),
         },
@@ -348,7 +346,8 @@ fn may_start(
     };
     if !code.can_decode(have) {
         let mut text = format!(
-            "array \"{}\": {} of {} members are fresh, at least {} are needed; missing: {}",
+            "array \"{}\": {} of {} members are here and up to date, at least {} are needed; \
+             missing: {}. Attach what is missing, or put right what follows:",
             superblock.name,
             have.len(),
             code.columns(),
@@ -356,7 +355,7 @@ fn may_start(
             names(&result.absent)
         );
         for (_, why) in &result.rejected {
-            text.push_str("\n  ");
+            text.push('\n');
             text.push_str(why);
         }
         return Err(unsafe_to_start(text));

@@ -38,7 +38,9 @@ impl Array {
             return self.order_scrub(order).await;
         }
         if self.read_only && !matches!(command, Command::Stop) {
-            return refused("the array is read-only".into());
+            return refused(
+                "the array is served read-only: stop it and serve it without --read-only".into(),
+            );
         }
         if let Command::Clear { member } = command {
             return self.clear(member).await;
@@ -96,7 +98,10 @@ impl Array {
         self.change_config(|config| {
             let state = config.entry(index).state;
             if !forget && !state.takes_writes() {
-                return Err(format!("{label} is not in service"));
+                return Err(format!(
+                    "{label} is not in service: `uraid status` shows its state, `uraid remove` \
+                     forgets it"
+                ));
             }
             if forget && state.takes_writes() && !force {
                 return Err(format!(
@@ -135,7 +140,8 @@ impl Array {
         let needed = self.geometry.member_bytes();
         if device.size_bytes < needed {
             return Err(CommandError::Failed(format!(
-                "{}: {} bytes are too small, a member of this array has {needed} bytes",
+                "{}: {} bytes are too small, a member of this array has {needed} bytes: take a \
+                 larger one",
                 device.path, device.size_bytes
             )));
         }
@@ -148,7 +154,8 @@ impl Array {
                 device.path, s.name, s.array
             )),
             Some(s) if s.array == self.uuid && self.is_in_use(s.member) => refused(format!(
-                "{} is a copy of a member that is in use ({}): wipe it first",
+                "{} is a copy of a member that is in use ({}): if it is to be overwritten, wipe it \
+                 with `uraid wipe` first",
                 device.path, s.member
             )),
             Some(s) if s.array == self.uuid => Ok(Some(s)),
@@ -234,9 +241,9 @@ impl Array {
     fn check_open(&self) -> Result<()> {
         match &*self.suspended.borrow() {
             Some(why) => Err(CommandError::Failed(why.clone())),
-            None if self.stopping.get() => {
-                Err(CommandError::Failed("the server is stopping".into()))
-            }
+            None if self.stopping.get() => Err(CommandError::Failed(
+                "the server is stopping: serve the array again first".into(),
+            )),
             None => Ok(()),
         }
     }
@@ -267,7 +274,10 @@ impl Array {
             .partition(is_newest);
         let failed = |error| {
             let what = crate::members::describe(error);
-            CommandError::Failed(format!("{}: cannot be written: {what}", device.path))
+            CommandError::Failed(format!(
+                "{}: cannot be written: {what}; take another device",
+                device.path
+            ))
         };
         for ranges in [first, last] {
             for range in ranges {
@@ -283,7 +293,9 @@ impl Array {
     fn new_member(&self, device: Device) -> Result<(Index, Uuid)> {
         let index = self.config.borrow().clone().free_index();
         let Some(index) = index else {
-            return refused("the member table is full: remove members that are gone".into());
+            return refused(
+                "the member table is full: remove members that are gone with `uraid remove`".into(),
+            );
         };
         let uuid = Uuid::from_random(self.nonce(), self.nonce());
         self.counters.borrow_mut()[usize::from(index.0)] = Default::default();
@@ -301,11 +313,15 @@ impl Array {
         let label = self.member_name(old);
         let entry = *self.config.borrow().entry(old);
         let Some(role) = entry.role else {
-            return refused(format!("{label} has no role that another could take"));
+            return refused(format!(
+                "{label} has no role that another could take: remove it, then add the new one"
+            ));
         };
         let holders = self.roles.borrow()[usize::from(role)];
         if holders.filling.is_some() {
-            return refused(format!("{label}: its role is being filled already"));
+            return refused(format!(
+                "{label}: its role is being filled already; `uraid status` shows how far that is"
+            ));
         }
         let found = self.examine(&new, force).await?;
         self.blank(&new, found.as_ref()).await?;

@@ -229,7 +229,9 @@ impl Engine {
     pub fn command(&mut self, id: CommandId, command: Command) {
         let shared = self.shared.clone();
         let Some(array) = shared.array.borrow().clone() else {
-            let result = Err(CommandError::Failed("the array is not open".into()));
+            let result = Err(CommandError::Failed(
+                "the array is not open yet: try again".into(),
+            ));
             shared
                 .outcomes
                 .borrow_mut()

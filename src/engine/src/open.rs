@@ -82,7 +82,11 @@ impl Opening {
                     });
                 }
                 None if found.findings.is_empty() => {
-                    findings.push_str(&format!("\n{}: holds no uraid superblock", device.path));
+                    findings.push_str(&format!(
+                        "\n{}: holds no uraid superblock: it is no member, or both its ends were \
+                         overwritten; leave it out, or rebuild onto it",
+                        device.path
+                    ));
                 }
                 None => {}
             }
@@ -102,17 +106,33 @@ impl Opening {
         let (behind, current): (Vec<_>, Vec<_>) = candidates
             .into_iter()
             .partition(|c| stale.contains(&c.device));
-        let mut assembled = assemble(&current, &completed, strictness).map_err(refused)?;
+        let old_image = |c: &Candidate| {
+            format!(
+                "{}: stale: its journal is older than its peers witnessed: it is an old image \
+                 of the member",
+                c.path
+            )
+        };
+        let mut assembled = assemble(&current, &completed, strictness).map_err(|mut r| {
+            // Who is out of date may be all that is missing.
+            for c in &behind {
+                r.text.push('\n');
+                r.text.push_str(&old_image(c));
+            }
+            refused(r)
+        })?;
         let rolled_back = behind.iter().map(|c| c.superblock.index).collect();
         for c in behind {
             let entry = assembled.reference.find(c.superblock.member);
             let entry = entry.map(|i| *assembled.reference.entry(i));
             let why = match entry.filter(|e| e.state == EntryState::Failed) {
-                Some(e) => format!("it left the array at config {}", e.left_epoch),
-                None => "its journal is older than its peers witnessed (an old image?)".into(),
+                Some(e) => {
+                    let epoch = e.left_epoch;
+                    format!("{}: stale: it left the array at config {epoch}", c.path)
+                }
+                None => old_image(&c),
             };
-            let text = format!("{}: stale: {why}; add it again with `uraid add`", c.path);
-            assembled.rejected.push((c.device, text));
+            assembled.rejected.push((c.device, why));
         }
         let lines = findings.lines().filter(|l| !l.is_empty());
         assembled.warnings.extend(lines.map(String::from));
@@ -214,7 +234,8 @@ impl Opening {
             array.event(Event::Warning(warning.clone()));
         }
         for (_, why) in &assembled.rejected {
-            array.event(Event::Warning(why.clone()));
+            let text = format!("{why}; take it back with `uraid add`");
+            array.event(Event::Warning(text));
         }
         // Whatever is of no use is given back, so that it can be added again.
         let in_use = |device: usize| by_index.values().any(|c| c.device == device);

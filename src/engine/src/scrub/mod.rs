@@ -107,7 +107,9 @@ impl Array {
         let active = matches!(state, ScrubState::Running | ScrubState::Paused);
         let (next, text) = match order {
             ScrubOrder::Start { .. } if active => {
-                return refused("a scrub is under way already: resume or stop it first");
+                return refused(
+                    "a scrub is under way already: `uraid scrub status` shows it, stop it first",
+                );
             }
             ScrubOrder::Start { rate_max } => {
                 // The one before may still be ending.
@@ -121,14 +123,20 @@ impl Array {
             ScrubOrder::Pause if state == ScrubState::Running => {
                 (ScrubState::Paused, "scrub paused")
             }
-            ScrubOrder::Pause => return refused("no scrub is running"),
+            ScrubOrder::Pause => {
+                return refused("no scrub is running: `uraid scrub start` begins one");
+            }
             ScrubOrder::Resume if state == ScrubState::Paused => {
                 self.until_scrub_rests().await;
                 (ScrubState::Running, "scrub resumed")
             }
-            ScrubOrder::Resume => return refused("no scrub is paused"),
+            ScrubOrder::Resume => {
+                return refused("no scrub is paused: `uraid scrub status` shows how it is");
+            }
             ScrubOrder::Stop if active => (ScrubState::Stopped, "scrub stopped"),
-            ScrubOrder::Stop => return refused("no scrub is under way"),
+            ScrubOrder::Stop => {
+                return refused("no scrub is under way: `uraid scrub start` begins one");
+            }
         };
         self.scrub.borrow_mut().state = next;
         self.ex.fire(&self.changed);
