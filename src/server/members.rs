@@ -21,6 +21,9 @@ use uraid_io::probe;
 /// a server that was killed.
 pub const LOCK_WAIT: Duration = Duration::from_secs(30);
 
+/// As [`LOCK_WAIT`] where a server that serves is likelier than one that was killed.
+const LOCK_WAIT_CHECK: Duration = Duration::from_secs(5);
+
 /// Most entries of one directory that a scan looks at.
 const SCAN_ENTRIES_MAX: usize = 10_000;
 
@@ -169,7 +172,7 @@ pub enum Access {
     Serve,
     /// To be read by a server; waits as well.
     Read,
-    /// To be checked: read, and only if nobody has them now.
+    /// To be checked: read; whoever holds them for long is serving them.
     Check,
 }
 
@@ -194,14 +197,7 @@ pub fn open_array(paths: &[PathBuf], access: Access) -> Result<OpenArray, Failur
     let mut findings = String::new();
     for path in paths {
         let file = match MemberFile::open(path, mode) {
-            Err(OpenError::Locked { .. }) if access == Access::Check => {
-                return Err(Failure::refused(format!(
-                    "{} is in use: an array that is being served is checked with `uraid scrub \
-                     start`",
-                    path.display()
-                )));
-            }
-            Err(OpenError::Locked { .. }) => open_locked(path, mode, start.elapsed())?,
+            Err(OpenError::Locked { .. }) => open_locked(path, access, start.elapsed())?,
             opened => opened.map_err(|error| open_failure(&error))?,
         };
         // A device that cannot be read is one member less, not the end of the array.
@@ -230,19 +226,24 @@ pub fn open_array(paths: &[PathBuf], access: Access) -> Result<OpenArray, Failur
 }
 
 /// Opens a member that somebody holds, unless `waited` has used up the time for that.
-fn open_locked(path: &Path, mode: OpenMode, waited: Duration) -> Result<MemberFile, Failure> {
-    let seconds = LOCK_WAIT.saturating_sub(waited).as_secs();
-    log::info(&format!(
-        "{} is locked; waiting {seconds} s at most",
-        path.display()
-    ));
-    open(
-        path,
-        OpenMode {
-            lock_wait: Duration::from_secs(seconds),
-            ..mode
-        },
-    )
+fn open_locked(path: &Path, access: Access, waited: Duration) -> Result<MemberFile, Failure> {
+    let patience = match access {
+        Access::Serve | Access::Read => LOCK_WAIT,
+        Access::Check => LOCK_WAIT_CHECK,
+    };
+    let seconds = patience.saturating_sub(waited).as_secs();
+    let shown = path.display();
+    log::info(&format!("{shown} is locked; waiting {seconds} s at most"));
+    let mode = OpenMode {
+        lock_wait: Duration::from_secs(seconds),
+        ..access.mode()
+    };
+    MemberFile::open(path, mode).map_err(|error| match error {
+        OpenError::Locked { .. } if access == Access::Check => Failure::refused(format!(
+            "{shown} is in use: an array that is being served is checked with `uraid scrub start`"
+        )),
+        error => open_failure(&error),
+    })
 }
 
 /// The one array in `arrays`; `findings` is what else was found, one line for each.
