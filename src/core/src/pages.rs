@@ -313,6 +313,12 @@ impl ChecksumPage {
         self.bytes[at + 8..at + 16].copy_from_slice(&seq.to_le_bytes());
     }
 
+    /// Stamps a group with its owner and leaves its sums as they are.
+    pub fn own_group(&mut self, g: &Geometry, slot: Slot, row: usize, stripe: Stripe) {
+        let (_, at) = g.group_place(slot, row);
+        self.bytes[at..at + 8].copy_from_slice(&(stripe.0 + 1).to_le_bytes());
+    }
+
     /// The stripe that owns the group of `row` of `slot`.
     pub fn owner(&self, g: &Geometry, slot: Slot, row: usize) -> Option<Stripe> {
         let (_, at) = g.group_place(slot, row);

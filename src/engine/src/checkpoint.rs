@@ -119,9 +119,27 @@ impl Array {
         journal.move_tail(tail);
     }
 
+    /// Writes the records once more, so that they name the tail that all members are now known
+    /// to have: whoever is rolled back to before a recovery shows from then on.
+    pub async fn witness_tail(&self, lane: &Lane) {
+        let _held = lane.checkpoint_lock.lock(&self.ex).await;
+        if self.is_suspended() {
+            return;
+        }
+        let tail = lane.journal.borrow().tail;
+        self.write_checkpoint_records(lane, tail).await;
+        self.flush_members().await;
+        if self.is_suspended() {
+            return;
+        }
+        let mut journal = lane.journal.borrow_mut();
+        journal.checkpoint_settled = journal.checkpoint_number;
+    }
+
     /// Makes the dirty map and checksum pages durable, and everything that was put in place.
     async fn write_pages(&self, lane: &Lane) {
         let begun = self.ex.now();
+        self.settle_doubts(lane).await;
         let pages = self.take_dirty_pages(lane);
         {
             let mut map = lane.map.borrow_mut();

@@ -130,6 +130,15 @@ impl SumCache {
         keys.into_iter().filter_map(found).collect()
     }
 
+    /// A slot in doubt on a dirty page: the member, the page, and the slot within the lane.
+    pub fn doubtful_dirty(&self) -> Option<(Index, u64, u64)> {
+        let pages = self.pages.borrow();
+        self.dirty.borrow().iter().find_map(|key| {
+            let doubtful = pages.get(key)?.doubtful.borrow().first().copied()?;
+            Some((key.0, key.1, doubtful))
+        })
+    }
+
     /// Forgets a member's pages.
     pub fn forget(&self, index: Index) {
         self.forgotten.set(self.forgotten.get() + 1);
@@ -285,6 +294,17 @@ impl Array {
         }
         let local = self.geometry.in_lane(slot.0);
         sums.pages.iter().for_each(|page| page.trust(local));
+    }
+
+    /// Stamps the groups of a slot that these pages hold with their owner.
+    pub fn own_sums(&self, sums: &SlotSums, slot: Slot, stripe: Stripe) {
+        let g = &self.geometry;
+        let pages = sums.first_page..sums.first_page + sums.pages.len() as u64;
+        for row in (0..g.shape.rows()).step_by(g.group_rows()) {
+            if pages.contains(&g.group_place(slot, row).0) {
+                self.change_sums(sums, slot, row, |page| page.own_group(g, slot, row, stripe));
+            }
+        }
     }
 
     fn change_sums(

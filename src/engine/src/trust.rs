@@ -15,9 +15,10 @@
 use crate::api::Event;
 use crate::array::Array;
 use crate::executor::join_all;
+use crate::lane::Lane;
 use crate::mutants::{Mutant, active};
-use crate::read::split_blocks;
-use crate::settled::Repair;
+use crate::read::{runs, split_blocks};
+use crate::settled::Checked;
 use crate::sums::SumPage;
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -28,6 +29,7 @@ use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{ChecksumPage, Found, Peer, Sum};
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
+use uraid_parity::ColumnSet;
 
 /// A page as it was found on a member: the newest valid copy and its number.
 type FoundPage = Option<(ChecksumPage, u64)>;
@@ -214,36 +216,64 @@ impl Array {
     /// Gives the blocks of a page their checksums back, by reconstruction.
     async fn relearn_sums(&self, lane: usize, index: Index, number: u64) {
         self.ex.until(&self.changed, || self.open.get()).await;
-        let g = &self.geometry;
-        for local in g.slots_of_page(number) {
-            let in_sync =
-                self.live_device(index).is_some() && self.config.borrow().is_in_sync(index);
-            if !in_sync || self.is_suspended() || self.stopping.get() {
+        for local in self.geometry.slots_of_page(number) {
+            let in_sync = self.config.borrow().is_in_sync(index);
+            if !in_sync || self.stopping.get() {
                 return;
             }
-            let Some(owner) = self.lanes[lane].slots.borrow().owner(local) else {
-                continue;
-            };
-            let stripe = g.stripe_in_lane(lane, owner);
-            let _alone = self.lock_place(stripe).await;
-            let slot = self.lanes[lane].map.borrow().get(stripe).slot();
-            let role = self.config.borrow().entry(index).role;
-            let Some((slot, role)) = slot.zip(role) else {
-                continue;
-            };
-            if g.in_lane(slot.0) != local {
-                continue; // it has moved
+            self.verify_slot(lane, index, number, local).await;
+        }
+    }
+
+    /// Verifies the blocks of a slot whose sums are on one page of a member. What cannot be
+    /// reconstructed stays as it is: with so many lost, sums that are only in doubt count.
+    async fn verify_slot(&self, lane: usize, index: Index, number: u64, local: u64) {
+        if self.live_device(index).is_none() || self.is_suspended() {
+            return;
+        }
+        let g = &self.geometry;
+        let slot = g.slot_in_lane(lane, local);
+        let owner = self.lanes[lane].slots.borrow().owner(local);
+        let role = self.config.borrow().entry(index).role;
+        let Some((owner, role)) = owner.zip(role) else {
+            return;
+        };
+        let stripe = g.stripe_in_lane(lane, owner);
+        let _alone = self.lock_place(stripe).await;
+        if self.lanes[lane].map.borrow().get(stripe).slot() != Some(slot) {
+            return; // it has moved
+        }
+        let column = g.shape.column_of(slot, usize::from(role));
+        let here = |row: &usize| g.group_place(slot, *row).0 == number;
+        let rows: Vec<usize> = (0..g.shape.rows()).filter(here).collect();
+        for run in runs(&rows) {
+            let found = self.read_checked(index, slot, column, run.clone()).await;
+            for (row, found) in run.zip(found) {
+                let none = ColumnSet::EMPTY;
+                if !matches!(found, Checked::Good(_))
+                    && let Ok(made) = self
+                        .reconstruct(stripe, slot, column, row..row + 1, none)
+                        .await
+                {
+                    let wrong = !found.holds(&made[0].data);
+                    self.repair(index, slot, row..row + 1, &made, wrong).await;
+                }
             }
-            let column = g.shape.column_of(slot, usize::from(role));
-            let here = |row: &usize| g.group_place(slot, *row).0 == number;
-            let rows: Vec<usize> = (0..g.shape.rows()).filter(here).collect();
-            let Some((first, last)) = rows.first().copied().zip(rows.last().copied()) else {
-                continue;
-            };
-            // What is lost beyond redundancy stays as it is and is reported to whoever reads it.
-            let read = self.read_settled(stripe, column, first..last + 1, Repair::Quietly);
-            if read.await.is_ok() {
-                self.sum_page(lane, index, number).await.trust(local);
+        }
+        let sums = self
+            .sums(index, slot, rows[0]..rows[rows.len() - 1] + 1)
+            .await;
+        self.own_sums(&sums, slot, stripe);
+        self.sum_page(lane, index, number).await.trust(local);
+    }
+
+    /// Verifies what is in doubt on pages that are about to be written: once they are, nobody
+    /// remembers newer ones.
+    pub async fn settle_doubts(&self, lane: &Lane) {
+        while let Some((index, number, local)) = lane.sums.doubtful_dirty() {
+            self.verify_slot(lane.id, index, number, local).await;
+            if let Some(page) = lane.sums.cached(index, number) {
+                page.trust(local); // also when the slot is nobody's any more
             }
         }
     }

@@ -216,6 +216,7 @@ impl Array {
             lane.journal.borrow_mut().tail = decision.next_seq;
         } else {
             self.checkpoint(lane).await;
+            self.witness_tail(lane).await;
         }
         Ok(())
     }
