@@ -69,6 +69,15 @@ impl Array {
         lane: &Lane,
         checkpoints: &BTreeMap<Index, Checkpoint>,
     ) -> Result<String, String> {
+        if checkpoints.is_empty() {
+            // Creation writes the first one: where a journal begins is never a guess.
+            return Err(format!(
+                "lane {}: its checkpoint is damaged or unreadable on every member: where its \
+                 journal begins is not known, so nothing is served; bring back a member that was \
+                 left out, or restore a backup",
+                lane.id
+            ));
+        }
         // Map pages of different age may contradict each other until the journal is replayed.
         let claimed = self.claim_slots(lane);
         let evidence = self.gather_evidence(lane, checkpoints).await;
