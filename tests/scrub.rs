@@ -127,6 +127,38 @@ fn a_mirror_is_repaired_from_its_last_good_copy() {
 }
 
 #[test]
+fn the_report_for_people_says_what_was_done() {
+    let array = Array::new("--level raid5", 3);
+    let places = settle(&array);
+    rot([places.data(7)]);
+    let control = array.server.control.to_str().expect("UTF-8");
+    let start = ["scrub", "start", "--wait", "--control", control];
+    let text = array.sandbox.uraid(start).exits(0).stdout;
+    for part in [
+        "finished: everything in use was looked at",
+        "1 wrong block, 1 repaired",
+        "result  all that was wrong has been repaired",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn a_scrub_beside_a_rebuild_finds_nothing_and_both_end_well() {
+    let array = Array::new("--level raid6", 6);
+    array.run("fail", &[&array.members[1]]).succeeded();
+    let new = array.blank("new");
+    array.run("add", &[&new]).succeeded();
+    assert_nothing_found(&scrub_well(&array));
+    array.server.wait_state(&array.sandbox, "optimal");
+    assert_nothing_found(&scrub_well(&array));
+    for other in [0, 4] {
+        array.run("fail", &[&array.members[other]]).succeeded();
+    }
+    array.assert_intact();
+}
+
+#[test]
 fn a_degraded_array_is_scrubbed_as_far_as_it_goes() {
     let array = Array::new("--level raid6", 6);
     let places = settle(&array);
@@ -461,4 +493,29 @@ fn a_lost_block_does_not_keep_others_from_repair() {
     assert_eq!(repaired, 5);
     let mut client = array.server.connect();
     assert_eq!(client.read(8 * 4096, 4096).expect("read"), block(8, 1));
+}
+
+#[test]
+fn without_redundancy_rot_is_found_and_told() {
+    let array = Array::new("--level raid0", 3);
+    let places = settle(&array);
+    rot([places.data(50)]);
+    let ran = scrub(&array, "start --wait").exits(FAILED).json();
+    assert_eq!(ran["lost"], runs(&[50]));
+    assert_eq!(unreadable(&array), [50]);
+}
+
+#[test]
+fn both_copies_of_a_block_lost_cost_that_block_alone() {
+    let array = Array::new("--level raid10", 4);
+    let places = settle(&array);
+    let row = places.row_of(20);
+    let copy = row.iter().position(|b| *b == 20).expect("in its own row");
+    rot([places.data(20), places.parity(20, copy)]);
+    rot([places.data(row[1 - copy])]); // its copy is left
+    let ran = scrub(&array, "start --wait").exits(FAILED).json();
+    assert_eq!(ran["lost"], runs(&[20]));
+    let repaired: u64 = counts(&ran["scrub"], "repaired_blocks").iter().sum();
+    assert_eq!(repaired, 1);
+    assert_eq!(unreadable(&array), [20]);
 }
