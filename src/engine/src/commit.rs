@@ -7,6 +7,7 @@ use crate::array::Array;
 use crate::executor::{Promise, join_all};
 use crate::lane::Lane;
 use crate::mutants::{Mutant, active};
+use crate::ring::Ring;
 use crate::sums::{DIRTY_PAGES_MAX, SlotSums};
 use crate::traffic::{Part, add};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -69,17 +70,6 @@ struct Load {
     seq: u64,
     entry_bytes: u64,
     rows: u64,
-}
-
-/// A member's part of a lane's journal.
-#[derive(Default)]
-pub struct Ring {
-    /// Position after the last batch, in blocks.
-    pub head: u64,
-    /// Position of the oldest batch that is still needed.
-    pub tail: u64,
-    /// Batches from tail to head: number and position.
-    batches: VecDeque<(u64, u64)>,
 }
 
 /// State of a lane's journal.
@@ -161,45 +151,8 @@ impl Journal {
             self.since_tail.pop_front();
         }
         for ring in self.rings.values_mut() {
-            ring.tail = ring.tail_at(tail);
-            while ring.batches.front().is_some_and(|(seq, _)| *seq < tail) {
-                ring.batches.pop_front();
-            }
+            ring.move_tail(tail);
         }
-    }
-}
-
-impl Ring {
-    /// A ring whose next batch goes to `pos`.
-    pub fn at(pos: u64) -> Ring {
-        Ring {
-            head: pos,
-            tail: pos,
-            batches: VecDeque::new(),
-        }
-    }
-
-    /// Where the first batch from `seq` on begins.
-    pub fn tail_at(&self, seq: u64) -> u64 {
-        self.batches
-            .iter()
-            .find(|(s, _)| *s >= seq)
-            .map_or(self.head, |(_, pos)| *pos)
-    }
-
-    /// Where a batch of `blocks` would begin: not across the end of the ring.
-    fn place(&self, blocks: u64, ring_blocks: u64) -> u64 {
-        let into = self.head % ring_blocks;
-        if into + blocks > ring_blocks {
-            self.head + ring_blocks - into
-        } else {
-            self.head
-        }
-    }
-
-    fn fits(&self, blocks: u64, ring_blocks: u64) -> bool {
-        self.place(blocks, ring_blocks) + blocks - self.tail <= ring_blocks
-            || active(Mutant::RingOverrun)
     }
 }
 
@@ -372,9 +325,7 @@ impl Array {
                 .expect("every writer has a ring");
             header.member = *index;
             header.payload_blocks = *blocks as u32;
-            header.pos = ring.place(header_blocks + blocks, self.geometry.ring_blocks);
-            ring.head = header.pos + header_blocks + blocks;
-            ring.batches.push_back((seq, header.pos));
+            header.pos = ring.append(seq, header_blocks + blocks, self.geometry.ring_blocks);
             let in_ring = header.pos % self.geometry.ring_blocks * BLOCK;
             let encoded = header.encode(self.key);
             add(&self.traffic.journal_header_bytes, encoded.len() as u64);

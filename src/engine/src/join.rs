@@ -3,11 +3,11 @@
 
 use crate::api::{Device, DeviceId, Event, IoError};
 use crate::array::Array;
-use crate::commit::Ring;
 use crate::executor::LockGuard;
 use crate::lane::Lane;
 use crate::members::Member;
 use crate::rebuild::Progress;
+use crate::ring::Ring;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;

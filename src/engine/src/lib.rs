@@ -28,6 +28,7 @@ mod rebuild;
 mod reconstruct;
 mod recovery;
 mod report;
+mod ring;
 mod scrub;
 mod settled;
 mod slots;

@@ -14,11 +14,11 @@ mod judge;
 
 use crate::api::Event;
 use crate::array::Array;
-use crate::commit::Ring;
 use crate::executor::join_all;
 use crate::lane::{Lane, Version};
 use crate::mutants::{Mutant, active};
 use crate::read::runs;
+use crate::ring::Ring;
 use crate::settled::Repair;
 use crate::slots::Slots;
 use alloc::collections::BTreeMap;
