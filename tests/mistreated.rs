@@ -7,7 +7,7 @@ mod common;
 use common::damage::{Zones, overwrite, transplant};
 use common::sandbox::contents;
 use common::tools::is_root;
-use common::{Array, MIB, Ran, Sandbox, Server};
+use common::{Array, MIB, REFUSED, Ran, Sandbox, Server};
 use std::fs::{self, OpenOptions};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -116,7 +116,7 @@ fn a_write_protected_device_is_named_and_nothing_is_changed() {
     }
     let mut array = Array::new("--level raid5", 3);
     array.stop();
-    let device = LoopDevice::read_only(&array.sandbox, &array.members[1]);
+    let device = LoopDevice::over(&array.sandbox, &array.members[1], "--read-only");
     let mut members = array.members.clone();
     members[1] = device.path.clone();
     refused(&array.sandbox, "", &members)
@@ -157,15 +157,43 @@ fn a_member_on_a_read_only_filesystem_is_named_and_nothing_is_changed() {
     ran.says(&["m1: Read-only file system"]);
 }
 
+#[test]
+fn a_file_and_a_loop_device_over_it_are_not_served_twice() {
+    need!("losetup");
+    if !is_root() {
+        skip!("loop devices take root");
+    }
+    let mut array = Array::new("--level raid1", 2);
+    let over = |file: &PathBuf| LoopDevice::over(&array.sandbox, file, "--direct-io=on");
+    let devices: Vec<LoopDevice> = array.members.iter().map(over).collect();
+    let paths: Vec<PathBuf> = devices.iter().map(|d| d.path.clone()).collect();
+    // A server would wait half a minute for the lock, before it gave up the same way.
+    assert_not_wiped(&array.sandbox, &paths[0]);
+    array.restart_on(&paths);
+    assert_not_wiped(&array.sandbox, &array.members[1]);
+    array.rewrite(0, 100, 2);
+    array.assert_intact();
+    array.stop();
+    drop(devices);
+    array.server = array.sandbox.serve(&array.members);
+    array.assert_intact();
+}
+
+fn assert_not_wiped(sandbox: &Sandbox, member: &Path) {
+    let wipe = ["wipe".as_ref(), "--force".as_ref(), member.as_os_str()];
+    let ran = sandbox.uraid(wipe).exits(REFUSED);
+    ran.says(&["is in use: locked"]);
+}
+
 /// A loop device, detached when dropped.
 struct LoopDevice {
     path: PathBuf,
 }
 
 impl LoopDevice {
-    fn read_only(sandbox: &Sandbox, file: &Path) -> LoopDevice {
+    fn over(sandbox: &Sandbox, file: &Path, option: &str) -> LoopDevice {
         let file = file.to_str().expect("UTF-8");
-        let args = ["--find", "--show", "--read-only", file];
+        let args = ["--find", "--show", option, file];
         let ran = sandbox.run("losetup", args).succeeded();
         LoopDevice {
             path: ran.stdout.trim().into(),

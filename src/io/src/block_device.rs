@@ -1,8 +1,14 @@
 //! What only block devices can be asked, and told.
 
-use std::fs::File;
+use nix::sys::stat;
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
+
+/// The major number of loop devices, in every kernel (admin-guide/devices.txt).
+const LOOP_MAJOR: u64 = 7;
 
 mod ioctl {
     use nix::libc::c_int;
@@ -41,6 +47,17 @@ pub fn is_write_protected(device: &File) -> io::Result<bool> {
     // SAFETY: the kernel writes one int, which lives until the call returns.
     unsafe { ioctl::read_only(device.as_raw_fd(), &mut read_only)? };
     Ok(read_only != 0)
+}
+
+/// The file under a loop device; none for other devices and files.
+pub fn backing_file(device: &Metadata) -> Option<PathBuf> {
+    let number = device.rdev();
+    let (major, minor) = (stat::major(number), stat::minor(number));
+    if !device.file_type().is_block_device() || major != LOOP_MAJOR {
+        return None;
+    }
+    let told = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/loop/backing_file"));
+    Some(PathBuf::from(told.ok()?.trim_end_matches('\n')))
 }
 
 /// Tells a block device that `[offset, offset + len)` is no longer needed; returns the errno.

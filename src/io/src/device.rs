@@ -200,9 +200,18 @@ impl Identity {
 #[derive(Debug)]
 pub struct MemberFile {
     file: File,
+    /// The file under a loop device, held for its lock alone.
+    _below: Option<File>,
     identity: Identity,
     direct: bool,
     block_device: bool,
+}
+
+/// A file opened and locked.
+struct Locked {
+    file: File,
+    below: Option<File>,
+    direct: bool,
 }
 
 impl MemberFile {
@@ -233,7 +242,11 @@ impl MemberFile {
                 path: path.to_owned(),
             });
         }
-        let (file, direct) = open_locked(path, mode, block_device, access)?;
+        let Locked {
+            file,
+            below,
+            direct,
+        } = open_locked(path, mode, block_device, access)?;
         let meta = file.metadata().map_err(fail)?;
         // Opening it is allowed, writing would fail: better now than in the middle of service.
         if block_device
@@ -248,6 +261,7 @@ impl MemberFile {
         let identity = Identity::of(path, &meta, size_bytes);
         Ok(MemberFile {
             file,
+            _below: below,
             identity,
             direct,
             block_device,
@@ -374,7 +388,7 @@ fn open_locked(
     mode: OpenMode,
     block_device: bool,
     access: &'static str,
-) -> Result<(File, bool), OpenError> {
+) -> Result<Locked, OpenError> {
     let start = Instant::now();
     loop {
         let error = match try_open_locked(path, mode, block_device) {
@@ -408,7 +422,7 @@ fn open_locked(
 }
 
 /// One attempt; `WouldBlock` when somebody else holds the lock.
-fn try_open_locked(path: &Path, mode: OpenMode, block_device: bool) -> io::Result<(File, bool)> {
+fn try_open_locked(path: &Path, mode: OpenMode, block_device: bool) -> io::Result<Locked> {
     // Two readers may share a device, which O_EXCL would not allow.
     let exclusive = if block_device && !mode.read_only {
         libc::O_EXCL
@@ -434,16 +448,31 @@ fn try_open_locked(path: &Path, mode: OpenMode, block_device: bool) -> io::Resul
         drop(file);
         (file, direct) = (open(0)?, false);
     }
+    lock(&file, mode)?;
+    // Who uses the file itself does not see the lock on the device, nor the other way round.
+    let below = block_device::backing_file(&file.metadata()?);
+    let below = below.and_then(|path| File::open(path).ok());
+    if let Some(below) = &below {
+        lock(below, mode)?;
+    }
+    Ok(Locked {
+        file,
+        below,
+        direct,
+    })
+}
+
+/// `WouldBlock` when somebody else holds it.
+fn lock(file: &File, mode: OpenMode) -> io::Result<()> {
     let locked = match mode.lock {
         Lock::None => Ok(()),
         Lock::Exclusive if !mode.read_only => file.try_lock(),
         Lock::Exclusive | Lock::Shared => file.try_lock_shared(),
     };
-    match locked {
-        Ok(()) => Ok((file, direct)),
-        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
+    locked.map_err(|error| match error {
+        TryLockError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+        TryLockError::Error(error) => error,
+    })
 }
 
 fn size_bytes(file: &File, meta: &Metadata) -> io::Result<u64> {
