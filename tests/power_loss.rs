@@ -228,9 +228,14 @@ impl Bench {
         let copies = self.sandbox.copies("rest-", &rest);
         let option = ["--force", "--read-only"][self.random.below(2) as usize];
         let found = match Server::start(&self.sandbox, option, &copies) {
-            Ok(server) => self
-                .ledger
-                .complaints_after_power_loss(&mut server.connect()),
+            Ok(mut server) => {
+                let mut client = server.connect();
+                let complaints = self.ledger.complaints_after_power_loss(&mut client);
+                if !complaints.is_empty() {
+                    server.show_log();
+                }
+                complaints
+            }
             Err(refusal) => vec![refusal.to_string()],
         };
         let where_ = |complaint| format!("{lost} members lost, {option}: {complaint}");
@@ -343,7 +348,10 @@ fn survives_power_losses(options: &str, count: usize) {
     let mut bench = Bench::new(options, count);
     for cycle in 0..cycles(8) {
         let complaints = bench.cycle();
-        assert!(complaints.is_empty(), "cycle {cycle}: {complaints:#?}");
+        if !complaints.is_empty() {
+            let kept = bench.sandbox.keep();
+            panic!("cycle {cycle}: {complaints:#?}; the files are kept in {kept:?}");
+        }
     }
     let durable = bench.ledger.durable_blocks();
     assert!(durable > 500, "hardly anything was written: {durable}");

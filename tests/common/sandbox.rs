@@ -65,6 +65,12 @@ impl Sandbox {
         }
     }
 
+    /// Leaves the directory behind: evidence of a failure that may not come again.
+    pub fn keep(&mut self) -> PathBuf {
+        self.dir.disable_cleanup(true);
+        self.dir().to_owned()
+    }
+
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }

@@ -242,28 +242,24 @@ impl MemberFile {
                 path: path.to_owned(),
             });
         }
-        let Locked {
-            file,
-            below,
-            direct,
-        } = open_locked(path, mode, block_device, access)?;
-        let meta = file.metadata().map_err(fail)?;
+        let locked = open_locked(path, mode, block_device, access)?;
+        let meta = locked.file.metadata().map_err(fail)?;
         // Opening it is allowed, writing would fail: better now than in the middle of service.
         if block_device
             && !mode.read_only
-            && block_device::is_write_protected(&file).map_err(fail)?
+            && block_device::is_write_protected(&locked.file).map_err(fail)?
         {
             return Err(OpenError::WriteProtected {
                 path: path.to_owned(),
             });
         }
-        let size_bytes = size_bytes(&file, &meta).map_err(fail)?;
+        let size_bytes = size_bytes(&locked.file, &meta).map_err(fail)?;
         let identity = Identity::of(path, &meta, size_bytes);
         Ok(MemberFile {
-            file,
-            _below: below,
+            file: locked.file,
+            _below: locked.below,
             identity,
-            direct,
+            direct: locked.direct,
             block_device,
         })
     }
