@@ -8,8 +8,8 @@ mod common;
 use common::client::Client;
 use common::damage::{Zones, flip_bit};
 use common::pattern::{BLOCK, Random, blocks};
-use common::server::member;
-use common::{MIB, Ran, Sandbox, Server, wait_for};
+use common::server::{member, scrub_to_end};
+use common::{MIB, Ran, Sandbox, Server};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -155,7 +155,7 @@ impl Decaying {
     /// A scrub finds nothing on members that were not touched, and another finds nothing at all.
     /// Members that were so damaged that they had to leave are back by then.
     fn assert_scrub_heals(&self, server: &Server) {
-        let first = scrub(&self.sandbox, server);
+        let first = scrub_to_end(&self.sandbox, server);
         assert_eq!(first["lost_blocks"], 0, "{first:#}");
         if let Victims::Members(victims) = &self.victims {
             let touched = |slot| victims.contains(&slot);
@@ -171,10 +171,10 @@ impl Decaying {
                 server.uraid(&self.sandbox, "add", [path]).succeeded();
                 server.wait_member(&self.sandbox, slot as u64, "in-sync");
                 // It caught up with what had changed; the damage to the rest is still there.
-                scrub(&self.sandbox, server);
+                scrub_to_end(&self.sandbox, server);
             }
         }
-        assert_sound(&scrub(&self.sandbox, server));
+        assert_sound(&scrub_to_end(&self.sandbox, server));
     }
 
     /// Those `may_go` chooses from, as many as may be lost, are lost: everything reads right.
@@ -214,17 +214,6 @@ struct Findings {
     repaired_blocks: u64,
     bad_metadata: u64,
     repaired_metadata: u64,
-}
-
-/// Scrubs a served array to the end; the report.
-fn scrub(sandbox: &Sandbox, server: &Server) -> Value {
-    let control = server.control.to_str().expect("UTF-8");
-    let words = |action| ["scrub", action, "--control", control, "--json"];
-    sandbox.uraid(words("start")).succeeded();
-    wait_for("the end of the scrub", || {
-        let report = sandbox.uraid(words("status")).json()["scrub"].take();
-        (report["state"] == "finished").then_some(report)
-    })
 }
 
 /// The findings of a report by slot.
@@ -372,8 +361,11 @@ fn scrub_finds_exactly(options: &str, count: usize, redundancy: usize) {
     assert_eq!(findings(&checked["array"]["scrub"]), expected(false));
 
     let server = array.sandbox.serve(&array.members);
-    assert_eq!(findings(&scrub(&array.sandbox, &server)), expected(true));
-    assert_sound(&scrub(&array.sandbox, &server));
+    assert_eq!(
+        findings(&scrub_to_end(&array.sandbox, &server)),
+        expected(true)
+    );
+    assert_sound(&scrub_to_end(&array.sandbox, &server));
     server.stop();
     let checked = check(&array).succeeded().json();
     assert_eq!(checked["result"], "clean", "{checked:#}");

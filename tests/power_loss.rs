@@ -8,7 +8,7 @@ mod common;
 use common::client::{Client, Failure};
 use common::ledger::Ledger;
 use common::pattern::{BLOCK, Random, blocks};
-use common::server::start_and_kill9;
+use common::server::{scrub_to_end, start_and_kill9};
 use common::volatile::Disks;
 use common::{MIB, Sandbox, Server};
 use nix::sys::signal::Signal;
@@ -127,7 +127,11 @@ impl Bench {
             Ok(server) => server,
             Err(refusal) => return vec![refusal.to_string()],
         };
-        let complaints = self.ledger.settle(&mut server.connect());
+        let mut complaints = self.ledger.settle(&mut server.connect());
+        // Not always: a scrub puts in place what recovery left in the journal.
+        if self.random.below(2) == 0 {
+            complaints.extend(self.scrub_complaints(&server));
+        }
         self.mend(&server, &disks);
         for disk in 0..members.len() {
             disks.set_faults(disk, |faults| faults.lying_flush = self.disks_lie);
@@ -135,6 +139,15 @@ impl Bench {
         self.write_until_power_loss(&server, &mut disks);
         server.kill9();
         complaints
+    }
+
+    /// What a scrub finds wrong on members that are in sync: a loss of power leaves nothing.
+    fn scrub_complaints(&self, server: &Server) -> Vec<String> {
+        let report = scrub_to_end(&self.sandbox, server);
+        let found = report["members"].as_array().expect("members").iter();
+        let bad = found.filter(|m| m["bad_blocks"] != 0 || m["bad_metadata"] != 0);
+        bad.map(|member| format!("a scrub found {member}"))
+            .collect()
     }
 
     /// Gives the array what it lacks, now or another time; the rebuild goes on while clients

@@ -49,6 +49,17 @@ pub fn start_and_kill9(sandbox: &Sandbox, options: &str, members: &[PathBuf], af
     child.wait().expect("exit status");
 }
 
+/// Scrubs a served array to the end; the report.
+pub fn scrub_to_end(sandbox: &Sandbox, server: &Server) -> Value {
+    let control = server.control.to_str().expect("UTF-8");
+    let words = |action| ["scrub", action, "--control", control, "--json"];
+    sandbox.uraid(words("start")).succeeded();
+    wait_for("the end of the scrub", || {
+        let report = sandbox.uraid(words("status")).json()["scrub"].take();
+        (report["state"] == "finished").then_some(report)
+    })
+}
+
 impl Server {
     /// Starts a server on a unix socket of its own, unless `options` name a `--listen`; `Err` is
     /// a server that ended before it was ready.
