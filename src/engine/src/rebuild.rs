@@ -289,11 +289,7 @@ impl Array {
         let Some(cursor) = self.rebuilds.borrow().get(&index).map(|p| p.cursor) else {
             return;
         };
-        for lane in self
-            .lanes
-            .iter()
-            .filter(|_| !active(Mutant::CursorUnflushed))
-        {
+        for lane in &self.lanes {
             self.checkpoint(lane).await;
         }
         if self.is_filling(index) || self.stopping.get() {

@@ -20,6 +20,7 @@ pub struct Asked {
 }
 
 /// All clients of the export together.
+#[derive(Clone)]
 pub struct Clients {
     pool: Pool,
     contents: Contents,

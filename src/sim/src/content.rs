@@ -38,7 +38,7 @@ impl std::fmt::Display for Value {
 }
 
 /// Computes and recognises content.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Contents {
     mixed: HashMap<Value, Rc<[u8]>>,
 }

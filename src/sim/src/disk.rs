@@ -19,6 +19,8 @@ pub struct Speed {
     pub least: Nanos,
     /// The longest is about `least << spread`.
     pub spread: u64,
+    /// How much longer flushes take than the rest.
+    pub flush: Nanos,
 }
 
 /// How a device fails for good.
@@ -37,8 +39,8 @@ pub enum Breakdown {
 /// One wrong deed of a device that reports success.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mischief {
-    /// The next write changes nothing.
-    LoseWrite,
+    /// The next write that begins in these bytes changes nothing.
+    LoseWrite(u64, u64),
     /// The next write goes elsewhere: this many blocks further on.
     MisdirectWrite(i64),
     /// The next read comes from elsewhere: this many blocks further on.
@@ -233,7 +235,10 @@ impl Disk {
     /// Takes an I/O.
     pub fn submit(&mut self, now: Nanos, io: Io) {
         self.inspect(&io);
-        let takes = self.speed.least * self.rng.skewed(self.speed.spread);
+        let mut takes = self.speed.least * self.rng.skewed(self.speed.spread);
+        if matches!(io.kind, IoKind::Flush) {
+            takes *= self.speed.flush;
+        }
         let due = (now + takes).max(self.hangs_until);
         let job = Job {
             io,
@@ -328,6 +333,18 @@ impl Disk {
         self.hangs_until = 0;
     }
 
+    /// The power fails now; what was under way is written and not flushed.
+    pub fn drop_dead(mut self) -> Medium {
+        for (_, mut job) in std::mem::take(&mut self.queue) {
+            if !matches!(job.io.kind, IoKind::Flush | IoKind::Read { .. }) {
+                make_plain(&mut job.io.kind);
+                // Nobody is there to be told.
+                let _ = self.perform(&mut job);
+            }
+        }
+        self.medium
+    }
+
     fn perform(&mut self, job: &mut Job) -> Result<(), IoError> {
         let failure = self.failure(&job.io.kind);
         match &mut job.io.kind {
@@ -400,7 +417,7 @@ impl Disk {
 
     fn change(&mut self, offset: u64, data: &[Buf], reach: f64) {
         let offset = match self.mischief {
-            Some(Mischief::LoseWrite) => {
+            Some(Mischief::LoseWrite(start, end)) if (start..end).contains(&offset) => {
                 self.mischief = None;
                 self.counts.mischief += 1;
                 return;
@@ -483,6 +500,7 @@ mod tests {
             Speed {
                 least: 10,
                 spread: 4,
+                flush: 1,
             },
             Rng::new(1),
         )
@@ -551,7 +569,7 @@ mod tests {
     fn mischief_reports_success() {
         let mut d = disk();
         for (mischief, expected) in [
-            (Mischief::LoseWrite, (0, 0)),
+            (Mischief::LoseWrite(0, 4096), (0, 0)),
             (Mischief::MisdirectWrite(1), (0, 3)),
         ] {
             d.set_mischief(mischief);

@@ -31,6 +31,8 @@ pub struct Host {
     given_up: BTreeSet<DeviceId>,
     /// I/O to be started or completed before the crash.
     steps_left: Option<u64>,
+    /// I/O started or completed so far.
+    steps: u64,
 }
 
 impl Host {
@@ -49,6 +51,7 @@ impl Host {
             devices: offered.iter().copied().collect(),
             given_up: BTreeSet::new(),
             steps_left: None,
+            steps: 0,
         }
     }
 
@@ -92,7 +95,13 @@ impl Host {
         self.steps_left.is_some()
     }
 
+    /// I/O started or completed so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
     fn step(&mut self) -> bool {
+        self.steps += 1;
         match &mut self.steps_left {
             Some(0) => return false,
             Some(left) => *left -= 1,

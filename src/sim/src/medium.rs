@@ -4,6 +4,7 @@
 
 use crate::rng::Rng;
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 use uraid_buffer::{Buf, Pool};
 
 /// The unit of atomicity, in bytes.
@@ -60,11 +61,66 @@ impl Tearing {
 }
 
 /// What becomes of one write when the power fails.
-#[derive(Clone, Copy)]
-enum Fate {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// All of it is there.
     Whole,
+    /// Nothing changed.
     Lost,
+    /// Some sectors are there and others are not, or are garbage.
     Torn,
+    /// Its first block is there and nothing else.
+    Head,
+}
+
+/// Content in pieces, which copies share until one of them changes.
+#[derive(Clone)]
+pub struct Pieces {
+    pieces: Vec<Rc<[u8]>>,
+    bytes: u64,
+}
+
+/// Bytes of one piece.
+const PIECE: usize = 4096;
+
+impl Pieces {
+    fn zeros(bytes: u64) -> Pieces {
+        assert!(bytes.is_multiple_of(SECTOR_BYTES));
+        let zeros: Rc<[u8]> = vec![0; PIECE].into();
+        Pieces {
+            pieces: vec![zeros; (bytes as usize).div_ceil(PIECE)],
+            bytes,
+        }
+    }
+}
+
+impl Durable for Pieces {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn load(&self, offset: u64, mut bytes: &mut [u8]) {
+        let mut at = offset as usize;
+        while !bytes.is_empty() {
+            let from = &self.pieces[at / PIECE][at % PIECE..];
+            let len = from.len().min(bytes.len());
+            bytes[..len].copy_from_slice(&from[..len]);
+            bytes = &mut bytes[len..];
+            at += len;
+        }
+    }
+
+    fn store(&mut self, offset: u64, mut bytes: &[u8]) {
+        let mut at = offset as usize;
+        while !bytes.is_empty() {
+            let piece = Rc::make_mut(&mut self.pieces[at / PIECE]);
+            let to = &mut piece[at % PIECE..];
+            let len = to.len().min(bytes.len());
+            to[..len].copy_from_slice(&bytes[..len]);
+            bytes = &bytes[len..];
+            at += len;
+        }
+    }
 }
 
 /// Where flushed content is: in memory for simulated members, in a file for a test server.
@@ -77,25 +133,9 @@ pub trait Durable {
     fn store(&mut self, offset: u64, bytes: &[u8]);
 }
 
-impl Durable for Vec<u8> {
-    fn bytes(&self) -> u64 {
-        self.len() as u64
-    }
-
-    fn load(&self, offset: u64, bytes: &mut [u8]) {
-        let start = offset as usize;
-        bytes.copy_from_slice(&self[start..start + bytes.len()]);
-    }
-
-    fn store(&mut self, offset: u64, bytes: &[u8]) {
-        let start = offset as usize;
-        self[start..start + bytes.len()].copy_from_slice(bytes);
-    }
-}
-
 /// The content of a member.
 #[derive(Clone)]
-pub struct Medium<D = Vec<u8>> {
+pub struct Medium<D = Pieces> {
     durable: D,
     /// By sector, oldest first.
     unflushed: BTreeMap<u64, Vec<Unflushed>>,
@@ -106,7 +146,7 @@ pub struct Medium<D = Vec<u8>> {
 impl Medium {
     /// An empty medium: all zeros.
     pub fn new(bytes: u64) -> Medium {
-        Medium::over(vec![0; bytes as usize])
+        Medium::over(Pieces::zeros(bytes))
     }
 }
 
@@ -229,7 +269,7 @@ impl<D: Durable> Medium<D> {
                 match fate {
                     Fate::Whole => kept.push(version),
                     Fate::Torn if rng.chance(tearing.kept) => kept.push(version),
-                    Fate::Torn | Fate::Lost => {}
+                    _ => {}
                 }
             }
             if torn && rng.chance(tearing.garbage) {
@@ -245,6 +285,37 @@ impl<D: Durable> Medium<D> {
                 n => rng.below(n as u64) as usize,
             };
             store(&mut self.durable, sector, &kept[stays].bytes);
+        }
+    }
+
+    /// Unflushed writes, oldest first, and how many sectors each has.
+    pub fn unflushed_writes(&self) -> BTreeMap<u64, usize> {
+        let mut writes = BTreeMap::new();
+        for version in self.unflushed.values().flatten() {
+            *writes.entry(version.write).or_insert(0) += 1;
+        }
+        writes
+    }
+
+    /// The power fails, and this becomes of each unflushed write. Of a torn one every other
+    /// sector is there and the rest is garbage.
+    pub fn lose_power_as(&mut self, fate: impl Fn(u64) -> Fate) {
+        let mut starts: HashMap<u64, u64> = HashMap::new();
+        for (sector, versions) in std::mem::take(&mut self.unflushed) {
+            for version in versions {
+                let into = sector - *starts.entry(version.write).or_insert(sector);
+                let kept = match fate(version.write) {
+                    Fate::Whole => true,
+                    Fate::Lost => false,
+                    Fate::Torn => into.is_multiple_of(2),
+                    Fate::Head => into < PIECE as u64 / SECTOR_BYTES,
+                };
+                if kept {
+                    store(&mut self.durable, sector, &version.bytes);
+                } else if fate(version.write) == Fate::Torn {
+                    store(&mut self.durable, sector, &[0xa5; SECTOR]);
+                }
+            }
         }
     }
 

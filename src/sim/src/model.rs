@@ -69,6 +69,7 @@ impl Version {
 }
 
 /// The state of the export as clients may know it.
+#[derive(Clone)]
 pub struct Model {
     units: Vec<Vec<Version>>,
     /// What was answered before this is durable.

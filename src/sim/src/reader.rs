@@ -18,6 +18,7 @@ pub fn read_all(media: Vec<Medium>, options: OpenOptions, watch: Watch) -> Resul
     let speed = Speed {
         least: 1000,
         spread: 2,
+        flush: 1,
     };
     let new = |medium| Disk::with_medium(medium, speed, Rng::new(1));
     let mut disks: Vec<Disk> = media.into_iter().map(new).collect();

@@ -253,6 +253,7 @@ impl Scenario {
             speed: Speed {
                 least: *rng.pick(&[5_000, 50_000]),
                 spread: *rng.pick(&[0, 3, 8, 12]),
+                flush: *rng.pick(&[1, 1, 8]),
             },
             faults,
             fault_rate: rng.within(1..limits.faults_max) as f64 / operations as f64,

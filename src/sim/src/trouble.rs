@@ -40,7 +40,7 @@ impl World {
             Fault::Rollback => self.plan_rollback(),
             Fault::Full => self.fill_disks(),
             Fault::Rot => self.rot(),
-            Fault::LostWrites => self.make_mischief(Mischief::LoseWrite),
+            Fault::LostWrites => self.lose_write(),
             Fault::Misdirect => {
                 let blocks = self.rng.below(64) as i64 - 32;
                 let reads = self.rng.chance(0.5);
@@ -251,6 +251,19 @@ impl World {
             self.say(|| format!("disk {disk}: byte {} rots", block as usize + bit / 8));
             self.disks[disk].medium_mut().set(block, &bytes);
         }
+    }
+
+    fn lose_write(&mut self) {
+        let zones = self.geometry.zones();
+        let areas = [
+            (0, u64::MAX),
+            (zones.journal, zones.relog),
+            (zones.map, zones.checksums),
+            (zones.checksums, zones.data),
+            (zones.data, zones.end),
+        ];
+        let (start, end) = *self.rng.pick(&areas);
+        self.make_mischief(Mischief::LoseWrite(start, end));
     }
 
     fn make_mischief(&mut self, mischief: Mischief) {

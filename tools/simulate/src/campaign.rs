@@ -14,6 +14,8 @@ pub struct Campaign<'a> {
     pub seeds: Range<u64>,
     /// Begin no seed after so long.
     pub time: Option<Duration>,
+    /// Begin no seed after so many requests.
+    pub requests: Option<u64>,
     /// What seeds may play.
     pub limits: &'a Limits,
     /// Threads.
@@ -45,8 +47,9 @@ impl Campaign<'_> {
         let report = Mutex::new(Report::default());
         let over = || {
             let in_time = self.time.is_none_or(|limit| begun.elapsed() < limit);
-            let failed = !report.lock().expect("no thread dies").failures.is_empty();
-            !in_time || (failed && !self.keep_going)
+            let report = report.lock().expect("no thread dies");
+            let enough = self.requests.is_some_and(|n| report.totals.requests >= n);
+            !in_time || enough || (!report.failures.is_empty() && !self.keep_going)
         };
         let work = || {
             while !over() {

@@ -1,6 +1,7 @@
 //! Plays seeds of the simulator until one fails or the budget is spent.
 
 mod campaign;
+mod exhaustive;
 #[cfg(feature = "mutants")]
 mod gate;
 
@@ -8,8 +9,10 @@ use campaign::{Campaign, Report};
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use uraid_sim::exhaust::{Depth, Exhaust};
 use uraid_sim::play::{Failure, play_aloud};
 use uraid_sim::scenario::{Fault, Layout, Limits};
+use uraid_sim::stories::Story;
 
 /// Plays seeds of the uraid simulator: a small array on simulated members, with clients that
 /// check every byte, crashes and faults. The same seed and options play the same story.
@@ -21,6 +24,9 @@ struct Options {
     /// How long to play, in seconds, instead of a number of seeds.
     #[arg(long, conflicts_with = "seeds")]
     seconds: Option<u64>,
+    /// Play until clients have asked so many requests, instead of a number of seeds.
+    #[arg(long, conflicts_with_all = ["seeds", "seconds"])]
+    requests: Option<u64>,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
@@ -54,10 +60,23 @@ struct Options {
     /// Report as JSON.
     #[arg(long)]
     json: bool,
+    /// Tell short stories on tiny arrays and try every crash of each.
+    #[arg(long)]
+    exhaustive: bool,
+    /// With --exhaustive: a sample that takes seconds.
+    #[arg(long, requires = "exhaustive")]
+    quick: bool,
+    /// With --exhaustive: this story alone.
+    #[arg(long, requires = "exhaustive")]
+    story: Option<Story>,
     /// Break this rule of the engine.
     #[cfg(feature = "mutants")]
     #[arg(long)]
     mutant: Option<String>,
+    /// Play what is played against this mutant, without it.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    like: Option<String>,
     /// Break the engine's rules one by one: each must be noticed.
     #[cfg(feature = "mutants")]
     #[arg(long)]
@@ -120,13 +139,21 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<ExitCode, String> {
-    let limits = options.limits()?;
+    #[cfg_attr(not(feature = "mutants"), allow(unused_mut))]
+    let mut limits = options.limits()?;
     #[cfg(feature = "mutants")]
     {
         if options.mutants {
             return Ok(gate::run(options.first_seed(), options.jobs()));
         }
-        gate::activate(options.mutant.as_deref())?;
+        if let Some(name) = options.mutant.as_deref().or(options.like.as_deref()) {
+            let mutant = gate::find(name)?;
+            limits = gate::limits_for(mutant);
+            gate::break_rule(options.mutant.is_some().then_some(mutant));
+        }
+    }
+    if options.exhaustive {
+        return Ok(explore(options, &limits));
     }
     if let (Some(seed), true) = (options.seed, options.trace) {
         return Ok(play_one(seed, &limits));
@@ -144,6 +171,18 @@ fn run(options: &Options) -> Result<ExitCode, String> {
     })
 }
 
+fn explore(options: &Options, limits: &Limits) -> ExitCode {
+    let wanted = |s: &Story| options.story.is_none_or(|only| only.name == s.name);
+    let plans: Vec<(Layout, Story)> = Exhaust::all(&limits.layouts)
+        .filter(|(_, s)| wanted(s))
+        .collect();
+    let depth = match options.quick {
+        true => Depth::QUICK,
+        false => Depth::FULL,
+    };
+    exhaustive::run(&plans, depth, options.jobs())
+}
+
 fn play_one(seed: u64, limits: &Limits) -> ExitCode {
     match play_aloud(seed, limits) {
         Ok(counts) => {
@@ -159,10 +198,10 @@ fn play_one(seed: u64, limits: &Limits) -> ExitCode {
 
 fn play_all(options: &Options, limits: &Limits) -> Report {
     let first = options.first_seed();
-    let seeds = match (options.seed, options.seconds) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, Some(_)) => first..u64::MAX,
-        (None, None) => first..first + options.seeds,
+    let seeds = match options.seed {
+        Some(seed) => seed..seed + 1,
+        None if options.seconds.is_some() || options.requests.is_some() => first..u64::MAX,
+        None => first..first + options.seeds,
     };
     if options.fresh && !options.json {
         println!("seeds from {first} on");
@@ -170,6 +209,7 @@ fn play_all(options: &Options, limits: &Limits) -> Report {
     let campaign = Campaign {
         seeds,
         time: options.seconds.map(Duration::from_secs),
+        requests: options.requests,
         limits,
         jobs: options.jobs(),
         keep_going: options.keep_going,

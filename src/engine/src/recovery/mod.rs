@@ -191,9 +191,7 @@ impl Array {
                 self.write_relog(lane, area, epoch, decision.next_seq, parts)
                     .await;
             }
-            if !active(Mutant::RelogUnflushed) {
-                self.flush_members().await;
-            }
+            self.flush_members().await;
         }
         {
             let mut journal = lane.journal.borrow_mut();
