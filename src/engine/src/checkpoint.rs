@@ -140,7 +140,7 @@ impl Array {
     async fn write_pages(&self, lane: &Lane) {
         let begun = self.ex.now();
         self.settle_doubts(lane).await;
-        let pages = self.take_dirty_pages(lane);
+        let (pages, _in_memory) = self.take_dirty_pages(lane);
         {
             let mut map = lane.map.borrow_mut();
             // Rows that stay journalled are put in place by a later checkpoint: a member that
@@ -207,7 +207,9 @@ impl Array {
         join_all(records.into_iter().map(write)).await;
     }
 
-    fn take_dirty_pages(&self, lane: &Lane) -> Vec<PageWrite> {
+    /// What is to be written, and the checksum pages among it: whoever holds on to them keeps them
+    /// in memory, so that nobody reads from disk what is only on its way there.
+    fn take_dirty_pages(&self, lane: &Lane) -> (Vec<PageWrite>, Vec<Rc<SumPage>>) {
         let mut writes = self.dirty_map_pages(lane);
         let dirty = lane.sums.take_dirty();
         for (_, _, page) in &dirty {
@@ -230,7 +232,8 @@ impl Array {
         }
         // In the order of the disk.
         writes.sort_by_key(|(index, offset, _)| (*index, *offset));
-        writes
+        let pages = dirty.into_iter().map(|(_, _, page)| page).collect();
+        (writes, pages)
     }
 
     /// What `page` is to remember of the same page on the holders of all roles: what is known

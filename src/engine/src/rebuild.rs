@@ -332,7 +332,11 @@ impl Array {
             .is_ok();
         let whole = done && self.config.borrow().is_in_sync(index);
         if whole {
-            self.lanes.iter().for_each(|l| l.sums.forget_idle(index));
+            for lane in &self.lanes {
+                for page in lane.sums.forget_idle(index) {
+                    self.look_closer(lane.id, index, page);
+                }
+            }
             self.rebuilds.borrow_mut().remove(&index);
             let mut counters = self.counters.borrow_mut();
             counters[usize::from(index.0)].rebuild_cursor = 0;

@@ -146,11 +146,14 @@ impl SumCache {
         self.dirty.borrow_mut().retain(|(i, _)| *i != index);
     }
 
-    /// Forgets a member's pages that nobody uses: they are judged anew when they are needed.
-    pub fn forget_idle(&self, index: Index) {
-        self.pages
-            .borrow_mut()
-            .retain(|(i, _), page| *i != index || page.dirty.get() || Rc::strong_count(page) > 1);
+    /// Forgets a member's pages that nobody uses: they are judged anew when they are needed. Gives
+    /// the numbers of the others.
+    pub fn forget_idle(&self, index: Index) -> Vec<u64> {
+        let mut pages = self.pages.borrow_mut();
+        let in_use = |page: &Rc<SumPage>| page.dirty.get() || Rc::strong_count(page) > 1;
+        pages.retain(|(i, _), page| *i != index || in_use(page));
+        let left = pages.keys().filter(|(i, _)| *i == index);
+        left.map(|(_, number)| *number).collect()
     }
 
     fn mark_dirty(&self, key: Key, page: &SumPage) {

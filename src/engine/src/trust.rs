@@ -205,7 +205,7 @@ impl Array {
     }
 
     /// Blocks of unknown or doubtful sum on a member in sync are verified, by a task of its own.
-    fn look_closer(&self, lane: usize, index: Index, number: u64) {
+    pub fn look_closer(&self, lane: usize, index: Index, number: u64) {
         if !self.read_only {
             let array = self.me();
             self.ex

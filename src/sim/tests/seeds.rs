@@ -82,6 +82,45 @@ fn a_checksum_page_written_anew_is_newer_than_the_old_one() {
     must_pass(102_536..102_537, &limits, options);
 }
 
+/// Many faults of few kinds in a short time.
+fn dense(faults: impl IntoIterator<Item = Fault>) -> Limits {
+    Limits {
+        operations_max: 1000,
+        swarm: false,
+        faults_max: 24,
+        ..limits(faults)
+    }
+}
+
+/// A checksum page that was forgotten while it was on its way to disk was read as it had been
+/// before. The replay command does not know these limits: use `--like` with the mutant's name.
+#[test]
+fn members_change_in_quick_succession() {
+    let rolled_back = dense([
+        Fault::Rollback,
+        Fault::Break,
+        Fault::Operator,
+        Fault::Restart,
+    ]);
+    must_pass(
+        [122, 131].into_iter(),
+        &rolled_back,
+        "--like old-image-catches-up",
+    );
+    let rebuilt = dense([Fault::Operator, Fault::Break, Fault::Kill, Fault::Power]);
+    must_pass(
+        [48].into_iter().chain(500..560),
+        &rebuilt,
+        "--like rebuild-unlocked",
+    );
+    let powerless = dense([Fault::Operator, Fault::Power]);
+    must_pass(
+        [131, 227].into_iter().chain(500..540),
+        &powerless,
+        "--faults operator,power",
+    );
+}
+
 /// Each found a fault in the engine; what it was stands in the history.
 #[test]
 fn seeds_that_once_failed() {
