@@ -231,18 +231,28 @@ impl Array {
         if self.live_device(index).is_none() || self.is_suspended() {
             return;
         }
-        let g = &self.geometry;
-        let slot = g.slot_in_lane(lane, local);
-        let owner = self.lanes[lane].slots.borrow().owner(local);
-        let role = self.config.borrow().entry(index).role;
-        let Some((owner, role)) = owner.zip(role) else {
+        let lane = &self.lanes[lane];
+        let Some(owner) = lane.slots.borrow().owner(local) else {
             return;
         };
-        let stripe = g.stripe_in_lane(lane, owner);
-        let _alone = self.lock_place(stripe).await;
-        if self.lanes[lane].map.borrow().get(stripe).slot() != Some(slot) {
-            return; // it has moved
+        let stripe = self.geometry.stripe_in_lane(lane.id, owner);
+        let slot = self.geometry.slot_in_lane(lane.id, local);
+        // Commits take no place lock: the stripe may move away, the slot must not be used again.
+        lane.slots.borrow_mut().hold(local);
+        let place = self.lock_place(stripe).await;
+        if lane.map.borrow().get(stripe).slot() == Some(slot) {
+            self.verify_column(index, number, (stripe, slot)).await;
         }
+        drop(place);
+        lane.unhold_slot(local, &self.ex);
+    }
+
+    /// As [`Array::verify_slot`]; the caller holds the slot and the place lock.
+    async fn verify_column(&self, index: Index, number: u64, (stripe, slot): (Stripe, Slot)) {
+        let g = &self.geometry;
+        let Some(role) = self.config.borrow().entry(index).role else {
+            return;
+        };
         let column = g.shape.column_of(slot, usize::from(role));
         let here = |row: &usize| g.group_place(slot, *row).0 == number;
         let rows: Vec<usize> = (0..g.shape.rows()).filter(here).collect();
@@ -264,7 +274,9 @@ impl Array {
             .sums(index, slot, rows[0]..rows[rows.len() - 1] + 1)
             .await;
         self.own_sums(&sums, slot, stripe);
-        self.sum_page(lane, index, number).await.trust(local);
+        let lane = self.geometry.lane_of_slot(slot);
+        let page = self.sum_page(lane, index, number).await;
+        page.trust(g.in_lane(slot.0));
     }
 
     /// Verifies what is in doubt on pages that are about to be written: once they are, nobody

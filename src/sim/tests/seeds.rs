@@ -125,7 +125,20 @@ fn members_change_in_quick_succession() {
 #[test]
 fn seeds_that_once_failed() {
     let seeds = [
-        72, 105, 156, 171, 217, 225, 309, 343, 1114, 1175, 1319, 3300, 9089,
+        72,
+        105,
+        156,
+        171,
+        217,
+        225,
+        309,
+        343,
+        1114,
+        1175,
+        1319,
+        3300,
+        9089,
+        1_795_274_997_000_999,
     ];
     must_pass(seeds.into_iter(), &Limits::default(), "");
 }
