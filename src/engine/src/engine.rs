@@ -241,7 +241,7 @@ impl Engine {
         self.executor.spawn(async move {
             if matches!(command, Command::Stop) {
                 array.stopping.set(true);
-                array.give_up_on_space();
+                array.ex.fire(&array.changed);
                 let idle = || shared.in_flight.get() == 0 && shared.waiting.borrow().is_empty();
                 array.ex.until(&array.changed, idle).await;
             }

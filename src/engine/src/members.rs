@@ -147,11 +147,14 @@ impl Array {
                 {
                     // Not a dead disk: nothing is ejected, the write waits for space.
                     self.no_space(index, true);
-                    let again = self.after(NO_SPACE_RETRY);
-                    let over = || self.is_suspended();
-                    if self.ex.until_or(again, &self.changed, over).await {
+                    if self.stopping.get() {
+                        self.give_up_on_space();
                         return;
                     }
+                    // A stop is told at once whether there is space by now.
+                    let again = self.after(NO_SPACE_RETRY);
+                    let over = || self.is_suspended() || self.stopping.get();
+                    self.ex.until_or(again, &self.changed, over).await;
                 }
                 Err(error) => return self.write_failed(index, error).await,
             }

@@ -301,7 +301,13 @@ impl Array {
             while is_no_space(result) && !self.is_suspended() {
                 // As for any write: a full device is not a failed one.
                 self.no_space(index, true);
-                self.ex.sleep_until(self.after(NO_SPACE_RETRY)).await;
+                if self.stopping.get() {
+                    self.give_up_on_space();
+                    break;
+                }
+                let again = self.after(NO_SPACE_RETRY);
+                let stopping = || self.stopping.get();
+                self.ex.until_or(again, &self.changed, stopping).await;
                 let again = alloc::vec![bytes.clone()];
                 result = self.port.write(device, offset, again).done().await;
             }

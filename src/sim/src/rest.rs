@@ -199,7 +199,13 @@ impl Inspection<'_> {
         row: usize,
         column: usize,
     ) -> Result<Vec<u8>, String> {
-        let here = || format!("role {} {stripe:?} {slot:?} row {row}", member.role);
+        let at = self.g.block_offset(slot, row);
+        let here = || {
+            format!(
+                "role {} {stripe:?} {slot:?} row {row} (byte {at})",
+                member.role
+            )
+        };
         let page = self.sums(member, lane, self.g.group_place(slot, row).0);
         let owner = page.owner(self.g, slot, row);
         if owner != Some(stripe) {
@@ -212,7 +218,7 @@ impl Inspection<'_> {
         let bytes = self.block(member, self.g.block_offset(slot, row));
         match block_matches(self.key, slot, row, column, &bytes, sum) {
             true => Ok(bytes),
-            false => Err(format!("{}: the checksum does not match", here())),
+            false => Err(format!("{}: it does not match {sum:?}", here())),
         }
     }
 

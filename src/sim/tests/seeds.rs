@@ -139,6 +139,8 @@ fn seeds_that_once_failed() {
         3300,
         9089,
         1_795_274_997_000_999,
+        1_795_275_225_000_866,
+        1_795_275_345_000_107,
     ];
     must_pass(seeds.into_iter(), &Limits::default(), "");
 }

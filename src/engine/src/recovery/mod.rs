@@ -85,6 +85,10 @@ impl Array {
         let number = checkpoints.values().map(|c| c.number).max().unwrap_or(0);
         if clean {
             claimed?;
+            if !self.read_only {
+                // The checkpoints may be what a killed server wrote and did not flush.
+                self.flush_members().await;
+            }
             let mut journal = lane.journal.borrow_mut();
             journal.begin(evidence.epoch, evidence.tail, number);
             for index in self.all_writers() {
