@@ -53,11 +53,13 @@ impl Checked {
         }
     }
 
-    /// Whether the member has just these bytes.
-    pub fn holds(&self, bytes: &[u8]) -> bool {
+    /// Whether the member has just this block. One that is said to be blank was not read: what
+    /// the member holds there may be anything.
+    pub fn holds(&self, block: &Placed) -> bool {
         match self {
-            Checked::Good(p) | Checked::Doubtful(p) => p.data[..] == *bytes,
-            Checked::Bad(found) => found.as_ref().is_some_and(|b| b[..] == *bytes),
+            Checked::Good(p) | Checked::Doubtful(p) if p.sum.is_blank() => block.sum.is_blank(),
+            Checked::Good(p) | Checked::Doubtful(p) => p.data[..] == block.data[..],
+            Checked::Bad(found) => found.as_ref().is_some_and(|b| b[..] == block.data[..]),
         }
     }
 }
@@ -133,7 +135,7 @@ impl Array {
             let made = made.await?;
             let wanted = repair != Repair::No && !self.read_only;
             if let Some(index) = reader.filter(|_| wanted) {
-                let wrong = |(f, m): (&Checked, &Placed)| !f.holds(&m.data);
+                let wrong = |(f, m): (&Checked, &Placed)| !f.holds(m);
                 let wrong = found[run.clone()]
                     .iter()
                     .zip(&made)

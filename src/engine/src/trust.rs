@@ -265,7 +265,7 @@ impl Array {
                         .reconstruct(stripe, slot, column, row..row + 1, none)
                         .await
                 {
-                    let wrong = !found.holds(&made[0].data);
+                    let wrong = !found.holds(&made[0]);
                     self.repair(index, slot, row..row + 1, &made, wrong).await;
                 }
             }

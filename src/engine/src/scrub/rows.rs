@@ -128,7 +128,7 @@ impl Array {
             .await;
         let wrong = match &made {
             // When the block is right it is its checksum page that was not: counted as that.
-            Ok(made) => !found.holds(&made[0].data),
+            Ok(made) => !found.holds(&made[0]),
             Err(_) => matches!(found, Checked::Bad(_)),
         };
         if wrong {
