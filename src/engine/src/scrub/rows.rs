@@ -12,7 +12,7 @@ use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::mark;
 use uraid_core::units::BLOCK_BYTES;
-use uraid_parity::ColumnSet;
+use uraid_parity::{ColumnSet, Plan};
 
 /// Rows read at once of each member.
 const ROWS_AT_ONCE: usize = 16;
@@ -164,10 +164,13 @@ impl Array {
                 let newer = overlay.block(stripe, row, column).map(|v| &v.data);
                 match newer.or(found.map(|p| &p.data)) {
                     Some(data) => mark::is_mark(self.key, stripe, row, column, data),
-                    None => {
-                        let wanted = ColumnSet::single(column);
-                        !usable.contains(column) && self.code.plan(usable, wanted).is_none()
-                    }
+                    None if usable.contains(column) => false,
+                    None => match self.code.plan(usable, ColumnSet::single(column)) {
+                        Some(plan) => self
+                            .absent_block(&plan, columns)
+                            .is_some_and(|b| mark::is_mark(self.key, stripe, row, column, &b)),
+                        None => true,
+                    },
                 }
             };
             if lost {
@@ -180,6 +183,14 @@ impl Array {
                 )));
             }
         }
+    }
+
+    /// A block of an absent member, from good ones.
+    fn absent_block(&self, plan: &Plan, columns: &[Option<&Placed>]) -> Option<Buf> {
+        let source = |s: &usize| Some(&columns[*s]?.data[..]);
+        let sources: Vec<&[u8]> = plan.sources.iter().map(source).collect::<Option<_>>()?;
+        let coefficients = &plan.rows[0].coefficients;
+        Some(self.block(|out| self.kernels.combine(coefficients, &sources, out)))
     }
 
     /// Whether the columns of a row that were found agree; with data missing nothing can be said.
