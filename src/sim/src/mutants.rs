@@ -6,7 +6,7 @@ use crate::scenario::{Fault, Limits};
 use Fault::*;
 
 /// Seeds within which each must be noticed.
-pub const SEEDS_MAX: u64 = 300;
+pub const SEEDS_MAX: u64 = 1000;
 
 /// What is played against a mutant: the faults that its rule is there for, and many of them.
 pub fn limits_for(mutant: Mutant) -> Limits {
