@@ -218,15 +218,17 @@ impl Array {
     pub fn reader(&self, slot: Slot, column: usize) -> Option<Index> {
         let role = self.roles.borrow()[self.geometry.shape.role_of(slot, column)];
         let live = |i: &Index| self.live_device(*i).is_some();
-        let filled = |i: &Index| {
-            self.rebuilds
-                .borrow()
-                .get(i)
-                .is_some_and(|p| slot.0 < p.cursor || active(Mutant::ReadsAboveCursor))
-        };
+        let filled = |i: &Index| self.is_filled(*i, slot);
         role.holder
             .filter(live)
             .or_else(|| role.filling.filter(live).filter(filled))
+    }
+
+    /// Whether a slot lies below the cursor of a member being filled.
+    pub fn is_filled(&self, index: Index, slot: Slot) -> bool {
+        let rebuilds = self.rebuilds.borrow();
+        let filled = |p: &Progress| slot.0 < p.cursor || active(Mutant::ReadsAboveCursor);
+        rebuilds.get(&index).is_some_and(filled)
     }
 
     /// The members that take writes of `column` of `slot`.

@@ -106,17 +106,24 @@ impl Array {
                 break;
             }
         }
+        if self.settle_records(lane, tail).await {
+            lane.map.borrow_mut().touched[1].clear();
+            lane.journal.borrow_mut().move_tail(tail);
+        }
+    }
+
+    /// Writes the records and makes them durable; `false` when writes were suspended meanwhile.
+    async fn settle_records(&self, lane: &Lane, tail: u64) -> bool {
         self.write_checkpoint_records(lane, tail).await;
         if !active(Mutant::TailUnflushed) {
             self.flush_members().await;
         }
         if self.is_suspended() {
-            return;
+            return false;
         }
-        lane.map.borrow_mut().touched[1].clear();
         let mut journal = lane.journal.borrow_mut();
         journal.checkpoint_settled = journal.checkpoint_number;
-        journal.move_tail(tail);
+        true
     }
 
     /// Writes the records once more, so that they name the tail that all members are now known
@@ -127,13 +134,7 @@ impl Array {
             return;
         }
         let tail = lane.journal.borrow().tail;
-        self.write_checkpoint_records(lane, tail).await;
-        self.flush_members().await;
-        if self.is_suspended() {
-            return;
-        }
-        let mut journal = lane.journal.borrow_mut();
-        journal.checkpoint_settled = journal.checkpoint_number;
+        self.settle_records(lane, tail).await;
     }
 
     /// Makes the dirty map and checksum pages durable, and everything that was put in place.

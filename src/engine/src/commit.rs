@@ -15,7 +15,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
-use uraid_core::geometry::Slot;
+use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::journal::{Checkpoint, Entry, Header, HeaderKind};
 use uraid_core::units::BLOCK;
 
@@ -179,6 +179,22 @@ impl Array {
         });
         self.ex.fire(&lane.journal_moved);
         done.get().await
+    }
+
+    /// Commits changes of one stripe that write no slot; `pinned` as in [`Unit`].
+    pub async fn commit_entries(
+        &self,
+        stripe: Stripe,
+        entries: Vec<UnitEntry>,
+        pinned: Vec<SlotSums>,
+    ) -> Result<(), RequestError> {
+        let unit = Unit {
+            entries,
+            slot_writes: Vec::new(),
+            pinned,
+        };
+        let lane = self.geometry.lane_of_stripe(stripe);
+        self.commit(lane, unit).await
     }
 
     /// Takes queued units for as long as the array lives.

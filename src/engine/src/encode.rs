@@ -200,13 +200,7 @@ impl Array {
                 entries.push(self.encode_row(stripe, slot, row, &data, &old));
             }
         }
-        let unit = Unit {
-            entries,
-            slot_writes: Vec::new(),
-            pinned,
-        };
-        self.commit(self.geometry.lane_of_stripe(stripe), unit)
-            .await
+        self.commit_entries(stripe, entries, pinned).await
     }
 
     /// Reads what the parity of changed rows depends on: either the old content of what changes
@@ -326,13 +320,7 @@ impl Array {
             entry,
             payload: Vec::new()
         }];
-        let unit = Unit {
-            entries,
-            slot_writes: Vec::new(),
-            pinned: Vec::new(),
-        };
-        self.commit(self.geometry.lane_of_stripe(stripe), unit)
-            .await
+        self.commit_entries(stripe, entries, Vec::new()).await
     }
 }
 

@@ -7,7 +7,6 @@
 
 use crate::api::{Event, RequestError};
 use crate::array::Array;
-use crate::commit::Unit;
 use crate::executor::join_all;
 use crate::read::Lost;
 use alloc::collections::BTreeSet;
@@ -148,13 +147,7 @@ impl Array {
         if entries.is_empty() {
             return Ok(());
         }
-        let unit = Unit {
-            entries,
-            slot_writes: Vec::new(),
-            pinned: Vec::new(),
-        };
-        let lane = self.geometry.lane_of_stripe(stripe);
-        self.commit(lane, unit).await
+        self.commit_entries(stripe, entries, Vec::new()).await
     }
 
     /// A block that cannot be read is lost when its device reads others. When it reads nothing at

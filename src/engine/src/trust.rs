@@ -17,7 +17,7 @@ use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::Lane;
 use crate::mutants::{Mutant, active};
-use crate::read::{runs, split_blocks};
+use crate::read::split_blocks;
 use crate::settled::Checked;
 use crate::sums::SumPage;
 use alloc::collections::BTreeSet;
@@ -255,24 +255,22 @@ impl Array {
         };
         let column = g.shape.column_of(slot, usize::from(role));
         let here = |row: &usize| g.group_place(slot, *row).0 == number;
-        let rows: Vec<usize> = (0..g.shape.rows()).filter(here).collect();
-        for run in runs(&rows) {
-            let found = self.read_checked(index, slot, column, run.clone()).await;
-            for (row, found) in run.zip(found) {
-                let none = ColumnSet::EMPTY;
-                if !matches!(found, Checked::Good(_))
-                    && let Ok(made) = self
-                        .reconstruct(stripe, slot, column, row..row + 1, none)
-                        .await
-                {
-                    let wrong = !found.holds(&made[0]);
-                    self.repair(index, slot, row..row + 1, &made, wrong).await;
-                }
+        let first = (0..g.shape.rows()).find(here);
+        let first = first.expect("the slot has sums on the page");
+        let end = first + (first..g.shape.rows()).filter(here).count();
+        let found = self.read_checked(index, slot, column, first..end).await;
+        for (row, found) in (first..end).zip(found) {
+            let none = ColumnSet::EMPTY;
+            if !matches!(found, Checked::Good(_))
+                && let Ok(made) = self
+                    .reconstruct(stripe, slot, column, row..row + 1, none)
+                    .await
+            {
+                let wrong = !found.holds(&made[0]);
+                self.repair(index, slot, row..row + 1, &made, wrong).await;
             }
         }
-        let sums = self
-            .sums(index, slot, rows[0]..rows[rows.len() - 1] + 1)
-            .await;
+        let sums = self.sums(index, slot, first..end).await;
         self.own_sums(&sums, slot, stripe);
         let lane = self.geometry.lane_of_slot(slot);
         let page = self.sum_page(lane, index, number).await;

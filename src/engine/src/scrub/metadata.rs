@@ -250,12 +250,7 @@ impl Array {
             bad += u32::from(!read.is_ok_and(|bytes| good(&bytes)));
         }
         if bad > 0 && self.live_device(index).is_some() {
-            self.count_found(index, |c| {
-                c.bad_metadata = c.bad_metadata.saturating_add(bad);
-                if !self.read_only {
-                    c.repaired_metadata = c.repaired_metadata.saturating_add(bad);
-                }
-            });
+            self.count_metadata(index, bad);
             return true;
         }
         false

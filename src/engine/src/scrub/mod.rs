@@ -320,13 +320,18 @@ impl Array {
     /// A checksum page of a member turned out to be damaged or stale; it is being made anew.
     pub fn count_unsound_page(&self, index: Index) {
         if self.scrub.borrow().state == ScrubState::Running {
-            self.count_found(index, |c| {
-                c.bad_metadata = c.bad_metadata.saturating_add(1);
-                if !self.read_only {
-                    c.repaired_metadata = c.repaired_metadata.saturating_add(1);
-                }
-            });
+            self.count_metadata(index, 1);
         }
+    }
+
+    /// Counts damaged metadata of a member; unless the array is read-only it is repaired.
+    fn count_metadata(&self, index: Index, bad: u32) {
+        self.count_found(index, |c| {
+            c.bad_metadata = c.bad_metadata.saturating_add(bad);
+            if !self.read_only {
+                c.repaired_metadata = c.repaired_metadata.saturating_add(bad);
+            }
+        });
     }
 
     /// Counts something found on a member.

@@ -47,10 +47,7 @@ impl Array {
     /// All copies of a slot's columns that should be whole.
     fn copies(&self, slot: Slot) -> Vec<ColumnCopy> {
         let live = |i: &Index| self.live_device(*i).is_some();
-        let filled = |i: &Index| {
-            let rebuilds = self.rebuilds.borrow();
-            rebuilds.get(i).is_some_and(|p| slot.0 < p.cursor)
-        };
+        let filled = |i: &Index| self.is_filled(*i, slot);
         let roles = self.roles.borrow();
         let of_column = |column: usize| {
             let role = roles[self.geometry.shape.role_of(slot, column)];
