@@ -96,6 +96,8 @@ mutants! {
         "An older image of a member that left is taken for the member as it left."
     RebuildUnlocked "rebuild-unlocked"
         "A slot is filled while its blocks in place change."
+    FilledUnwitnessed "filled-unwitnessed"
+        "A member that was rebuilt counts before checkpoints name the config that says so."
     RebuildUnwritten "rebuild-unwritten"
         "A member being filled is not given new writes."
     ReadsAboveCursor "reads-above-cursor"

@@ -104,7 +104,10 @@ impl Array {
     fn member_status(&self, index: Index, entry: &Entry) -> MemberStatus {
         let path = self.path_of(index);
         let alive = self.live_device(index).is_some();
+        let settling = self.rebuilds.borrow().contains_key(&index);
         let state = match entry.state {
+            // Until the config that says so can stand without any one of its other members.
+            EntryState::InSync if alive && settling => MemberState::Rebuilding,
             EntryState::InSync if alive => MemberState::InSync,
             EntryState::Rebuilding if alive => MemberState::Rebuilding,
             EntryState::Replacing if alive => MemberState::Replacing,

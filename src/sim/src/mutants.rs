@@ -17,6 +17,7 @@ pub fn limits_for(mutant: Mutant) -> Limits {
         Mutant::NoSpaceEjects => &[Full],
         Mutant::RolledBackTrusted => &[Rollback, Kill, Restart],
         Mutant::OldImageCatchesUp => &[Rollback, Break, Operator, Restart],
+        Mutant::FilledUnwitnessed => &[Rollback, Operator, Absent, Power, Kill],
         Mutant::NoRetag | Mutant::RecoveredUntagged | Mutant::CatchUpSkips => {
             &[Absent, Break, Operator, Kill, Restart]
         }
