@@ -43,7 +43,7 @@ pub struct Frontend {
     /// Clients something has happened to.
     touched: BTreeSet<StreamId>,
     requests: BTreeMap<RequestId, UnderWay>,
-    next_stream: u32,
+    next_stream: u64,
     next_request: u64,
     shutting_down: bool,
 }

@@ -23,7 +23,7 @@ use uraid_core::units::Uuid;
 use uraid_engine::api::OpenOptions;
 use uraid_io::driver::{Backend, Driver, Limits};
 use uraid_io::sockets::{ListenError, listen_tcp, listen_unix};
-use uraid_nbd::Export;
+use uraid_nbd::{Admission, Export};
 
 /// Memory for buffers, registered with the kernel where possible; the heap helps out beyond it.
 /// Twice what clients may have under way: the other half is for parity, journal and rebuild.
@@ -207,6 +207,8 @@ fn export(host: &Host) -> Export {
         size_bytes: info.size_bytes,
         read_only: info.read_only,
         preferred_block_bytes,
+        hidden: false,
+        admission: Admission::Open,
     }
 }
 

@@ -8,6 +8,18 @@ use crate::wire::{STRING_BYTES_MAX, transmission_flag as flag};
 /// Requests of any byte offset and length are served.
 pub const MINIMUM_BLOCK_BYTES: u32 = 1;
 
+/// Whether clients may choose an export at present.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Admission {
+    /// They may.
+    #[default]
+    Open,
+    /// As many clients as may use it are connected.
+    Full,
+    /// It is being taken out of service.
+    Stopping,
+}
+
 /// A block device offered to clients.
 #[derive(Clone, Debug)]
 pub struct Export {
@@ -22,6 +34,10 @@ pub struct Export {
     /// The block that is served without read-modify-write: a power of two from 512 bytes to
     /// [`PAYLOAD_BYTES_MAX`].
     pub preferred_block_bytes: u32,
+    /// Whether it is kept out of lists: only who knows the name gets it.
+    pub hidden: bool,
+    /// Whether clients may choose it at present.
+    pub admission: Admission,
 }
 
 impl Export {
@@ -61,15 +77,22 @@ impl Export {
     }
 }
 
-/// The index of the export called `name`; the empty name means the first.
+/// The index of the export called `name`; the empty name means the only one that is not hidden,
+/// and nothing where there are several.
 pub(crate) fn find(exports: &[Export], name: &[u8]) -> Option<usize> {
     let by_name = exports
         .iter()
         .position(|export| export.name.as_bytes() == name);
-    let default = if name.is_empty() && !exports.is_empty() {
-        Some(0)
-    } else {
-        None
-    };
-    by_name.or(default)
+    by_name.or_else(|| default(exports).filter(|_| name.is_empty()))
+}
+
+fn default(exports: &[Export]) -> Option<usize> {
+    let mut visible = exports
+        .iter()
+        .enumerate()
+        .filter(|(_, export)| !export.hidden);
+    let first = visible.next();
+    first
+        .filter(|_| visible.next().is_none())
+        .map(|(index, _)| index)
 }

@@ -30,7 +30,7 @@ mod session;
 mod transmission;
 pub mod wire;
 
-pub use export::{Export, MINIMUM_BLOCK_BYTES};
+pub use export::{Admission, Export, MINIMUM_BLOCK_BYTES};
 pub use negotiation::{OPTION_DATA_BYTES_MAX, OPTION_SKIP_BYTES_MAX, OPTIONS_MAX};
 pub use output::OUTPUT_BUFFERS_MAX;
 pub use reply::ReplyError;

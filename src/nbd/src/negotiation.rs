@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::export::{self, Export, MINIMUM_BLOCK_BYTES};
+use crate::export::{self, Admission, Export, MINIMUM_BLOCK_BYTES};
 use crate::output::Output;
 use crate::transmission::PAYLOAD_BYTES_MAX;
 use crate::wire::{self, Reader, handshake_flag, info, option, option_reply};
@@ -21,6 +21,10 @@ pub const OPTION_SKIP_BYTES_MAX: usize = 64 * 1024;
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// Length of the client's flags.
 const CLIENT_FLAGS_BYTES: usize = 4;
+/// What a client is told that comes when enough are there.
+const FULL_TEXT: &str = "as many clients as are allowed are connected; try again later";
+/// What a client is told that comes for an export on its way out.
+const STOPPING_TEXT: &str = "the export is being taken out of service";
 /// What a server that shuts down tells.
 const SHUTDOWN_TEXT: &str = "the server is shutting down";
 
@@ -77,6 +81,11 @@ impl Negotiation {
             structured: false,
             shutting_down: false,
         }
+    }
+
+    /// Knows these exports from now on.
+    pub fn set_exports(&mut self, exports: Arc<[Export]>) {
+        self.exports = exports;
     }
 
     /// Refuses every further option but ABORT.
@@ -212,6 +221,9 @@ impl Negotiation {
             return Step::Violation(format!("client asked for {}", unknown_export(name)));
         };
         let export = &self.exports[index];
+        if let Some((_, text)) = not_admitted(export) {
+            return Step::Violation(format!("export {:?}: {text}", export.name));
+        }
         output.push_small(&export.size_bytes.to_be_bytes());
         output.push_small(&export.transmission_flags(self.structured).to_be_bytes());
         if !self.no_zeroes {
@@ -232,7 +244,7 @@ impl Negotiation {
                 "LIST takes no data",
             );
         }
-        for export in self.exports.iter() {
+        for export in self.exports.iter().filter(|export| !export.hidden) {
             let name_len = u32::try_from(export.name.len()).expect("names are short");
             let len = name_len.to_be_bytes();
             let parts = [
@@ -274,7 +286,13 @@ impl Negotiation {
                 &unknown_export(name),
             );
         };
-        self.put_export_info(option, &self.exports[index], items, output);
+        let export = &self.exports[index];
+        if option == option::GO
+            && let Some((error, text)) = not_admitted(export)
+        {
+            return refuse(output, option, error, text);
+        }
+        self.put_export_info(option, export, items, output);
         put_reply(output, option, option_reply::ACK, &[]);
         if option == option::GO {
             Step::Transmit {
@@ -331,8 +349,20 @@ fn parse_info(data: &[u8]) -> Option<(&[u8], &[u8])> {
     (items.len() == 2 * item_count).then_some((name, items))
 }
 
+/// Why clients may not choose `export` at present, as an error and in words.
+fn not_admitted(export: &Export) -> Option<(u32, &'static str)> {
+    match export.admission {
+        Admission::Open => None,
+        Admission::Full => Some((option_reply::ERR_POLICY, FULL_TEXT)),
+        Admission::Stopping => Some((option_reply::ERR_SHUTDOWN, STOPPING_TEXT)),
+    }
+}
+
 /// Names an export that is not there, quoting no more of a hostile name than a line can hold.
 fn unknown_export(name: &[u8]) -> String {
+    if name.is_empty() {
+        return "the default export, which there is not: name one".into();
+    }
     let shown = &name[..name.len().min(64)];
     format!(
         "export {:?}, which is not served here",

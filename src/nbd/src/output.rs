@@ -54,6 +54,11 @@ impl Output {
         }
     }
 
+    /// Takes memory from `pool` from now on.
+    pub fn use_pool(&mut self, pool: Pool) {
+        self.pool = pool;
+    }
+
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }

@@ -73,6 +73,34 @@ impl Session {
         }
     }
 
+    /// Tells clients that have not chosen yet of these exports instead, in the same order: what may
+    /// change is whether they are admitted. Panics like [`Session::new`].
+    pub fn set_exports(&mut self, exports: Arc<[Export]>) {
+        exports.iter().for_each(Export::assert_valid);
+        assert!(exports.len() == self.exports.len(), "exports come and go");
+        if let Phase::Negotiation(negotiation) = &mut self.phase {
+            negotiation.set_exports(exports.clone());
+        }
+        self.exports = exports;
+    }
+
+    /// Takes memory from `pool` from now on: for a session that another thread goes on with.
+    pub fn use_pool(&mut self, pool: Pool) {
+        if let Phase::Transmission(transmission) = &mut self.phase {
+            transmission.pool = pool.clone();
+        }
+        self.output.use_pool(pool.clone());
+        self.pool = pool;
+    }
+
+    /// The index of the export that the client has chosen; none while it negotiates.
+    pub fn export(&self) -> Option<usize> {
+        match &self.phase {
+            Phase::Negotiation(_) => None,
+            Phase::Transmission(transmission) => Some(transmission.export_index),
+        }
+    }
+
     /// Whether the host should receive more. If not, the client has too much under way, the
     /// payload buffer is lent, or the session has ended.
     pub fn wants_input(&self) -> bool {

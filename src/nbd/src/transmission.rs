@@ -137,12 +137,12 @@ struct Pending {
 }
 
 pub(crate) struct Transmission {
-    export_index: usize,
+    pub export_index: usize,
     size_bytes: u64,
     read_only: bool,
     structured: bool,
     shutting_down: bool,
-    pool: Pool,
+    pub pool: Pool,
     input: Input,
     ready: VecDeque<ClientRequest>,
     /// By cookie: everything in `ready` and everything the host is working on.

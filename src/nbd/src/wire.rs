@@ -78,6 +78,8 @@ pub mod option_reply {
     pub const ERROR_BIT: u32 = 1 << 31;
     /// Unknown option.
     pub const ERR_UNSUP: u32 = ERROR_BIT + 1;
+    /// Not for this client, or not now.
+    pub const ERR_POLICY: u32 = ERROR_BIT + 2;
     /// Malformed option.
     pub const ERR_INVALID: u32 = ERROR_BIT + 3;
     /// No such export.

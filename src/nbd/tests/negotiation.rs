@@ -6,7 +6,7 @@ use common::*;
 use uraid_buffer::Pool;
 use uraid_nbd::wire::{self, handshake_flag, info, option, option_reply, transmission_flag};
 use uraid_nbd::{
-    Export, OPTION_DATA_BYTES_MAX, OPTION_SKIP_BYTES_MAX, OPTIONS_MAX, Session, State,
+    Admission, Export, OPTION_DATA_BYTES_MAX, OPTION_SKIP_BYTES_MAX, OPTIONS_MAX, Session, State,
 };
 
 /// Every flag of the writable export without structured replies.
@@ -116,7 +116,7 @@ fn info_answers_what_is_asked_once() {
         info::NAME,
         info::EXPORT,
     ];
-    let mut replies = connection.option(option::INFO, &info_request("", &items));
+    let mut replies = connection.option(option::INFO, &info_request("disk", &items));
     assert_eq!(replies.pop(), Some((option_reply::ACK, Vec::new())));
     assert!(
         replies
@@ -288,9 +288,9 @@ fn export_name_pads_unless_declined() {
 }
 
 #[test]
-fn export_name_takes_the_default_and_closes_on_others() {
+fn export_name_takes_a_name_and_closes_on_others() {
     let mut connection = Connection::greeted();
-    connection.send(&option_bytes(option::EXPORT_NAME, b""));
+    connection.send(&option_bytes(option::EXPORT_NAME, b"disk"));
     assert_eq!(connection.output()[..8], SIZE.to_be_bytes());
 
     let mut connection = Connection::greeted();
@@ -383,6 +383,8 @@ fn replies_that_nobody_fetches_hold_up_further_options() {
         size_bytes: 1,
         read_only: false,
         preferred_block_bytes: 512,
+        hidden: false,
+        admission: Admission::Open,
     };
     let mut connection = Connection {
         session: Session::new(vec![one; 16].into(), Pool::heap()),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use uraid_buffer::{Buf, Pool};
 use uraid_nbd::wire::{self, RequestHeader, option};
 use uraid_nbd::{
-    Export, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, NbdError, PAYLOAD_BYTES_MAX, ReplyError,
-    RequestKind, Session, State,
+    Admission, Export, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, NbdError, PAYLOAD_BYTES_MAX,
+    ReplyError, RequestKind, Session, State,
 };
 
 /// Sizes of the exports.
@@ -48,6 +48,8 @@ impl Conversation {
             size_bytes,
             read_only: i == 1,
             preferred_block_bytes: 65536,
+            hidden: i == 2,
+            admission: Admission::Open,
         };
         let exports: Arc<[Export]> = SIZES.into_iter().enumerate().map(export).collect();
         let pool = Pool::heap();

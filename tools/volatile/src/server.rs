@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use uraid_buffer::Pool;
-use uraid_nbd::{Export, Session};
+use uraid_nbd::{Admission, Export, Session};
 
 /// Bytes received at once.
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -42,6 +42,8 @@ impl Server {
             size_bytes: disk.bytes(),
             read_only: false,
             preferred_block_bytes: 4096,
+            hidden: false,
+            admission: Admission::Open,
         });
         let shared = Arc::new(Shared {
             exports: exports.collect(),

@@ -20,7 +20,7 @@ pub struct ListenerId(pub u32);
 
 /// A connected socket; ids are the caller's and must not be in use.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct StreamId(pub u32);
+pub struct StreamId(pub u64);
 
 pub(super) struct Listener {
     fd: OwnedFd,
@@ -193,6 +193,14 @@ impl Driver {
                 closing: false,
             },
         );
+    }
+
+    /// Gives a connected socket back, for another driver. Nothing may be under way on it.
+    pub fn release_stream(&mut self, id: StreamId) -> OwnedFd {
+        let stream = open_stream(self.streams.get_mut(&id));
+        let idle = stream.receiving.is_none() && stream.sending.is_none();
+        assert!(idle, "{id:?} is receiving or sending");
+        self.streams.remove(&id).expect("just seen").fd
     }
 
     /// Receives into `range` of `buffer`, which must not be empty: at least one byte, at most all

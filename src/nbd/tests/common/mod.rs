@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uraid_buffer::{Buf, Pool};
 use uraid_nbd::client::{split_chunk, split_option_reply};
 use uraid_nbd::wire::{self, RequestHeader, handshake_flag, option, option_reply};
-use uraid_nbd::{ClientRequest, Export, ReplyError, RequestKind, Session};
+use uraid_nbd::{Admission, ClientRequest, Export, ReplyError, RequestKind, Session};
 
 /// Size of the writable export.
 pub const SIZE: u64 = 1 << 20;
@@ -22,6 +22,8 @@ fn export(name: &str, size_bytes: u64, read_only: bool) -> Export {
         size_bytes,
         read_only,
         preferred_block_bytes: 65536,
+        hidden: false,
+        admission: Admission::Open,
     }
 }
 

@@ -48,6 +48,7 @@ on_both_backends!(
     a_wait_ends_in_time,
     streams_echo_over_unix,
     streams_echo_over_tcp,
+    a_stream_goes_on_in_another_driver,
     a_send_of_many_buffers_is_complete,
     both_directions_at_once,
     a_dead_peer_fails_the_send,
@@ -532,6 +533,37 @@ fn streams_echo_over_tcp(new: New) {
         });
         serve_echo(&mut driver, &pool, listener, 1);
     });
+}
+
+fn a_stream_goes_on_in_another_driver(new: New) {
+    let pool = Pool::heap();
+    let (mut first, mut far) = connected(new, &pool);
+    first.send(StreamId(1), vec![pool.copy(b"from the first")]);
+    assert!(matches!(
+        events(&mut first)[..],
+        [DriverEvent::Sent { result: Ok(()), .. }]
+    ));
+    let fd = first.release_stream(StreamId(1));
+    let mut second = new(&pool, Limits::default());
+    second.add_stream(StreamId(7), fd);
+    drop(first);
+    far.write_all(b"to the second").unwrap();
+    second.recv(StreamId(7), pool.take(64), 0..64);
+    let received = events(&mut second);
+    let [
+        DriverEvent::Received {
+            buffer,
+            result: Ok(13),
+            ..
+        },
+    ] = &received[..]
+    else {
+        panic!("{received:?}")
+    };
+    assert_eq!(&buffer[..13], b"to the second");
+    let mut text = [0; 14];
+    far.read_exact(&mut text).unwrap();
+    assert_eq!(&text, b"from the first");
 }
 
 /// A driver with one end of a connection as stream 1, and the other end.
