@@ -29,9 +29,11 @@ impl World {
         }
         self.look_at_roles();
         let lose_power = self.rng.chance(0.5);
+        let left = self.disks_that_left();
         for (i, disk) in self.disks.iter_mut().enumerate() {
-            // A device that hangs holds up nobody; what it was given it may still do.
-            if disk.next_due().is_some() && !self.passing.contains_key(&i) {
+            // A device that hangs, or has left, holds up nobody: what it was given it may still do.
+            let awaited = !self.passing.contains_key(&i) && !left.contains(&i);
+            if disk.next_due().is_some() && awaited {
                 return Err("the server stopped with I/O in flight".into());
             }
             disk.settle();

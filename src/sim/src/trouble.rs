@@ -92,6 +92,15 @@ impl World {
             .map_or_else(Vec::new, |status| status.members)
     }
 
+    /// Disks that were members and are out of service.
+    pub(crate) fn disks_that_left(&self) -> BTreeSet<usize> {
+        let left = |m: &MemberStatus| m.state == MemberState::Failed;
+        let members = self.members().into_iter().filter(left);
+        members
+            .filter_map(|m| m.path.as_deref().and_then(disk_at))
+            .collect()
+    }
+
     /// Whether a disk works as it should.
     pub(crate) fn is_sound(&self, disk: usize) -> bool {
         !self.disks[disk].is_broken()
