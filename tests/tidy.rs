@@ -191,6 +191,19 @@ fn pure_crates_depend_on_nothing_that_touches_the_system() {
     }
 }
 
+/// What is decided never hangs on a clock that an operator or a time server may set.
+#[test]
+fn the_program_never_reads_the_time_of_day() {
+    let ships = |path: &PathBuf| {
+        let name = name(path);
+        name.starts_with("src/") && !name.contains("/tests/")
+    };
+    let shipped: Vec<PathBuf> = sources().into_iter().filter(ships).collect();
+    let clocks = ["SystemTime", "CLOCK_REALTIME", "UNIX_EPOCH"];
+    let offends = |line: &str| clocks.iter().any(|clock| code_of(line).contains(clock));
+    assert_none(&offences(&shipped, offends), "clocks that jump");
+}
+
 #[test]
 fn unsafe_stays_in_the_crates_that_may_have_it() {
     let allowed = |path: &Path| {
