@@ -145,7 +145,7 @@ impl Engine {
         from_array.or_else(|| self.shared.events.borrow_mut().pop_front())
     }
 
-    /// A device vanished or hangs: its member is taken out of service.
+    /// A device vanished or hangs: its member is taken out of service, and nobody waits for it.
     pub fn device_gone(&mut self, device: DeviceId, why: String) {
         let Some(array) = self.shared.array.borrow().clone() else {
             return;
@@ -159,6 +159,9 @@ impl Engine {
         if let Some(index) = index {
             array.condemn(index, &why);
         }
+        // Also those that wait for it whatever becomes of the member: the change of config that
+        // is being written to it, the operator who adds it.
+        self.port.give_up(device);
     }
 
     /// What the array says about itself, once it is open.

@@ -96,7 +96,15 @@ impl Array {
     /// Waits for an I/O on a member, but not beyond the moment the member is condemned.
     async fn wait_for(&self, index: Index, pending: Pending) -> Option<Completion> {
         let gone = || self.live_device(index).is_none();
-        pending.done_unless(&self.ex, &self.changed, gone).await
+        let completion = pending
+            .done_unless(&self.ex, &self.changed, gone)
+            .await
+            .filter(|completion| completion.result != Err(IoError::TimedOut));
+        if completion.is_none() {
+            // Unless it is: the device may have been given up before it was a member.
+            self.condemn(index, &describe(IoError::TimedOut));
+        }
+        completion
     }
 
     fn read_failed(&self, index: Index, error: IoError) {

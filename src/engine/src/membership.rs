@@ -243,14 +243,15 @@ impl Array {
         let write = |index: Index| async move {
             let result = self.write_superblock(index, new, old).await;
             if let Err(error) = result {
-                self.counters.borrow_mut()[usize::from(index.0)].write_errors += 1;
+                let refused = error != IoError::TimedOut;
+                self.counters.borrow_mut()[usize::from(index.0)].write_errors += u64::from(refused);
                 let why = format!("its superblock cannot be written: {}", describe(error));
                 self.event(Event::Warning(format!(
                     "{}: {why}",
                     self.member_name(index)
                 )));
                 if let Some(m) = self.members.borrow_mut().get_mut(&index) {
-                    (m.alive, m.refuses_writes) = (false, true);
+                    (m.alive, m.refuses_writes) = (false, refused);
                 }
                 if new.entry(index).state.takes_writes() {
                     self.condemned.borrow_mut().insert(index, why);

@@ -2,7 +2,7 @@
 
 use crate::api::{Completion, DeviceId, Io, IoError, IoKind};
 use crate::executor::{Executor, Promise, Signal};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use hashbrown::HashMap;
@@ -21,7 +21,9 @@ pub struct Port {
     queue: RefCell<VecDeque<Io>>,
     outstanding: RefCell<HashMap<u64, Outstanding, FxBuildHasher>>,
     /// Tokens in flight by device, oldest first.
-    by_device: RefCell<BTreeMap<DeviceId, alloc::collections::BTreeSet<u64>>>,
+    by_device: RefCell<BTreeMap<DeviceId, BTreeSet<u64>>>,
+    /// Devices that nobody waits for any longer; ids are never reused.
+    given_up: RefCell<BTreeSet<DeviceId>>,
     /// Fired at each completion.
     pub settled: Signal,
 }
@@ -70,6 +72,7 @@ impl Port {
             queue: RefCell::default(),
             outstanding: RefCell::default(),
             by_device: RefCell::default(),
+            given_up: RefCell::default(),
             settled: Signal::default(),
         }
     }
@@ -78,6 +81,10 @@ impl Port {
         let token = self.next_token.get();
         self.next_token.set(token + 1);
         let promise = self.executor.promise();
+        if self.given_up.borrow().contains(&device) {
+            promise.fulfil(no_answer(token));
+            return Pending(promise);
+        }
         let entry = Outstanding {
             device,
             promise: promise.clone(),
@@ -139,8 +146,23 @@ impl Port {
         if let Some(tokens) = self.by_device.borrow_mut().get_mut(&entry.device) {
             tokens.remove(&completion.token);
         }
-        entry.promise.fulfil(completion);
+        if !self.given_up.borrow().contains(&entry.device) {
+            entry.promise.fulfil(completion);
+        }
         self.executor.fire(&self.settled);
+    }
+
+    /// Ends all waiting for a device: what is in flight on it, and whatever is asked of it from
+    /// now on, has failed with [`IoError::TimedOut`]. What is in flight still counts as unsettled
+    /// until it completes: the kernel has its buffers.
+    pub fn give_up(&self, device: DeviceId) {
+        if !self.given_up.borrow_mut().insert(device) {
+            return;
+        }
+        let outstanding = self.outstanding.borrow();
+        for token in self.by_device.borrow().get(&device).into_iter().flatten() {
+            outstanding[token].promise.fulfil(no_answer(*token));
+        }
     }
 
     /// The token the next I/O will get.
@@ -153,5 +175,59 @@ impl Port {
         let by_device = self.by_device.borrow();
         let oldest = by_device.get(&device).and_then(|tokens| tokens.first());
         oldest.is_none_or(|oldest| *oldest >= token)
+    }
+}
+
+/// What those get who wait for a device that is given up.
+fn no_answer(token: u64) -> Completion {
+    Completion {
+        token,
+        result: Err(IoError::TimedOut),
+        buffer: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::rc::Rc;
+
+    #[test]
+    fn nobody_waits_for_a_device_that_is_given_up() {
+        let ex = Executor::default();
+        let port = Rc::new(Port::new(&ex));
+        let (hung, sound) = (DeviceId(1), DeviceId(2));
+        let results = Rc::new(RefCell::new(Vec::new()));
+        for device in [hung, sound] {
+            let (port, results) = (port.clone(), results.clone());
+            ex.spawn(async move {
+                let flushed = port.flush(device).done().await;
+                results.borrow_mut().push((device, flushed));
+            });
+        }
+        ex.run();
+        let tokens: Vec<u64> = core::iter::from_fn(|| port.next())
+            .map(|io| io.token)
+            .collect();
+        port.give_up(hung);
+        port.give_up(hung);
+        ex.run();
+        assert_eq!(*results.borrow(), [(hung, Err(IoError::TimedOut))]);
+        let later = port.next_token();
+        assert!(!port.is_settled(hung, later), "the kernel still has it");
+
+        for token in tokens {
+            let (result, buffer) = (Ok(()), None);
+            port.complete(Completion {
+                token,
+                result,
+                buffer,
+            });
+        }
+        ex.run();
+        assert_eq!(results.borrow()[1..], [(sound, Ok(()))]);
+        assert!(port.is_settled(hung, later));
+        assert!(port.flush(hung).0.is_ready());
+        assert!(port.next().is_none(), "nothing more is asked of it");
     }
 }

@@ -218,6 +218,8 @@ pub struct Scenario {
     pub mix: Mix,
     /// Devices.
     pub speed: Speed,
+    /// Most seconds for which a member hangs.
+    pub hang_seconds_max: u64,
     /// Kinds of fault that happen.
     pub faults: BTreeSet<Fault>,
     /// How likely each kind is to happen at each request.
@@ -255,11 +257,12 @@ impl Scenario {
                 spread: *rng.pick(&[0, 3, 8, 12]),
                 flush: *rng.pick(&[1, 1, 8]),
             },
+            hang_seconds_max: 40,
             faults,
             fault_rate: rng.within(1..limits.faults_max) as f64 / operations as f64,
             rng,
         };
-        scenario.enlarged(seed)
+        scenario.enlarged(seed).prolonged(seed)
     }
 
     /// Some arrays have more stripes than one map page holds.
@@ -270,6 +273,15 @@ impl Scenario {
             self.chunk_bytes = 4 << 10;
             self.lanes = 1;
             self.slots = rng.within(550..1200);
+        }
+        self
+    }
+
+    /// In some plays members hang for longer than any answer may take.
+    fn prolonged(mut self, seed: u64) -> Scenario {
+        // Drawn apart, as above.
+        if Rng::new(seed ^ 0x6c6f_6e67_2068_616e).chance(0.3) {
+            self.hang_seconds_max = 2000;
         }
         self
     }

@@ -199,7 +199,7 @@ impl World {
         let Some((_, disk)) = self.victim() else {
             return;
         };
-        let until = self.passes_in(disk, 40);
+        let until = self.passes_in(disk, self.scenario.hang_seconds_max);
         self.say(|| format!("disk {disk} hangs until {}", until / 1000));
         self.disks[disk].hang(until);
     }
