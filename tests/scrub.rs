@@ -9,6 +9,9 @@ use common::pattern::{Random, block, blocks};
 use common::places::{Place, Places, valid_superblocks};
 use common::{Array, FAILED, MIB, REFUSED, Ran, wait_for};
 use serde_json::{Value, json};
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -172,7 +175,7 @@ fn a_degraded_array_is_scrubbed_as_far_as_it_goes() {
 
 #[test]
 fn damaged_metadata_is_found_and_rewritten() {
-    let array = Array::new("--level raid5", 3);
+    let mut array = Array::new("--level raid5", 3);
     let places = settle(&array);
     let zones = [
         ("checkpoint", places.checkpoints(), 0),
@@ -190,22 +193,62 @@ fn damaged_metadata_is_found_and_rewritten() {
         assert_nothing_found(&scrub_well(&array));
     }
     // What is on the members now is all that a killed server leaves.
-    let Array {
-        server,
-        members,
-        content,
-        sandbox,
-    } = array;
-    server.kill9();
-    let server = sandbox.serve(&members);
-    let array = Array {
-        server,
-        members,
-        content,
-        sandbox,
-    };
+    array.restart_killed();
     array.run("fail", &[&array.members[1]]).succeeded();
     array.assert_intact();
+}
+
+/// A page that a server had read and not yet written was written back with a wrong seal, and the
+/// next scrub found it again.
+#[test]
+fn pages_damaged_after_they_were_read_are_rewritten_for_good() {
+    let mut array = Array::new("--level raid5", 3);
+    let places = settle(&array);
+    let members = array.members.clone();
+    array.restart_on(&members);
+    array.assert_intact(); // it knows all checksum pages
+    for range in [places.map_page(), places.checksum_page(0)] {
+        overwrite(&array.members[1], &range, 0x5a);
+        let found = scrub_well(&array);
+        assert_eq!(counts(&found, "bad_metadata"), [0, 1, 0]);
+        assert_nothing_found(&scrub_well(&array));
+    }
+}
+
+/// The older copy of a page was made a second newest one. Numbers go by turns, so the next write
+/// would have gone over the one of the two that was read.
+#[test]
+fn older_copies_of_pages_that_are_damaged_are_blanked() {
+    let array = Array::new("--level raid5", 3);
+    let places = settle(&array);
+    for both in [places.map_page(), places.checksum_page(0)] {
+        let older = older_copy(&array.members[1], both);
+        overwrite(&array.members[1], &older, 0x5a);
+        assert_nothing_found(&scrub_well(&array));
+        let left = read_range(&array.members[1], &older);
+        assert!(left.iter().all(|byte| *byte == 0));
+    }
+    array.assert_intact();
+}
+
+/// The one of two copies with the lower number.
+fn older_copy(member: &Path, both: Range<u64>) -> Range<u64> {
+    const SEQUENCE: Range<usize> = 8..16;
+    let middle = both.start + 4096;
+    let number = |range: &Range<u64>| {
+        let sequence = read_range(member, range)[SEQUENCE].try_into();
+        u64::from_le_bytes(sequence.expect("8 bytes"))
+    };
+    let copies = [both.start..middle, middle..both.end];
+    let older = copies.into_iter().min_by_key(number);
+    older.expect("two copies")
+}
+
+fn read_range(member: &Path, range: &Range<u64>) -> Vec<u8> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    let file = File::open(member).expect("open the member");
+    file.read_exact_at(&mut bytes, range.start).expect("read");
+    bytes
 }
 
 #[test]
@@ -245,23 +288,6 @@ fn wait_for_progress(array: &Array) {
     wait_for("progress", || (done_bytes(array) > 0).then_some(()));
 }
 
-fn restart_killed(array: Array) -> Array {
-    let Array {
-        server,
-        members,
-        content,
-        sandbox,
-    } = array;
-    server.kill9();
-    let server = sandbox.serve(&members);
-    Array {
-        server,
-        members,
-        content,
-        sandbox,
-    }
-}
-
 #[test]
 fn orders_that_make_no_sense_are_refused() {
     let array = Array::new("--level raid5", 3);
@@ -289,7 +315,7 @@ fn a_paused_scrub_keeps_its_place_through_restarts() {
         (state(&array), done_bytes(&array)),
         ("paused".into(), place)
     );
-    array = restart_killed(array);
+    array.restart_killed();
     assert_eq!(
         (state(&array), done_bytes(&array)),
         ("paused".into(), place)
@@ -311,7 +337,7 @@ fn a_running_scrub_goes_on_after_a_stop_and_after_a_kill() {
     array.restart_on(&members);
     assert_eq!(state(&array), "running");
     assert!(done_bytes(&array) > 0, "it does not begin anew");
-    array = restart_killed(array);
+    array.restart_killed();
     let end = scrub(&array, "status --wait").exits(0).json();
     let sum: u64 = counts(&end["scrub"], "repaired_blocks").iter().sum();
     assert_eq!((&end["scrub"]["state"], sum), (&json!("finished"), 1));
@@ -473,6 +499,34 @@ fn losses_that_involve_a_missing_member_are_found() {
     let ran = scrub(&array, "start --wait").exits(FAILED).json();
     assert_eq!(ran["scrub"]["lost_blocks"], 2, "{ran:#}");
     assert_eq!(unreadable(&array), places.row_of(33));
+}
+
+/// A mark stands for a lost block also where it has to be worked out: its member is absent.
+#[test]
+fn marks_of_lost_blocks_on_an_absent_member_are_found() {
+    let mut array = Array::new("--level raid6", 5);
+    let places = settle(&array);
+    let row = places.row_of(100);
+    let lost = row[1];
+    rot([places.data(lost)]);
+    rot([0, 1].map(|parity| places.parity(lost, parity)));
+    scrub(&array, "start --wait").exits(FAILED);
+    array.rewrite(row[0], 1, 2); // now there is a mark for the lost block
+    scrub(&array, "start --wait").exits(FAILED); // and it is in place
+
+    let mut rest = array.members.clone();
+    rest.remove(places.data(lost).role);
+    array.restart_on(&rest);
+    let ran = scrub(&array, "start --wait").exits(FAILED).json();
+    assert_eq!(ran["scrub"]["lost_blocks"], 1, "{ran:#}");
+    assert_eq!(ran["lost"], runs(&[lost]));
+    assert_eq!(unreadable(&array), [lost]);
+    array.stop();
+    let words = ["check", "--json"].map(Path::new).into_iter();
+    let rest = rest.iter().map(|member| member.as_path());
+    let checked = array.sandbox.uraid(words.chain(rest)).exits(FAILED).json();
+    assert_eq!(checked["result"], "lost", "{checked:#}");
+    assert_eq!(checked["array"]["lost"], runs(&[lost]));
 }
 
 #[test]

@@ -84,6 +84,18 @@ impl Array {
         assert!(self.server.wait_end().success(), "{}", self.server.log());
     }
 
+    /// Kills the server; the next use must be a start.
+    pub fn kill(&mut self) {
+        self.server.signal(Signal::SIGKILL);
+        self.server.wait_end();
+    }
+
+    /// Kills the server and starts one on all members.
+    pub fn restart_killed(&mut self) {
+        self.kill();
+        self.server = self.sandbox.serve(&self.members);
+    }
+
     /// A blank file as large as the members.
     pub fn blank(&self, name: &str) -> PathBuf {
         self.sandbox.file(name, MEMBER_BYTES)

@@ -378,8 +378,9 @@ impl Checkpoint {
     }
 }
 
-/// Fills in the checksum at bytes 4..8.
+/// Fills in the checksum at bytes 4..8, whatever was there.
 pub(crate) fn seal(mut bytes: Vec<u8>, key: u64) -> Vec<u8> {
+    bytes[4..8].fill(0);
     let crc = checksum::metadata(key, &bytes);
     bytes[4..8].copy_from_slice(&crc.to_le_bytes());
     bytes

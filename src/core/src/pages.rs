@@ -439,6 +439,11 @@ mod tests {
                 assert_eq!(read.checkpoint(), 9 << 32 | 1);
                 assert_eq!(read.peer(5), Some(Peer::new(Index(119), 7)));
                 assert!(read.agrees(page));
+                assert_eq!(
+                    read.sealed(3),
+                    bytes,
+                    "a page that was read can be written back"
+                );
                 *page = read;
             }
             for slot in slots {

@@ -1,9 +1,13 @@
 //! Scrub of what is in force of the metadata: superblocks, checkpoints, map and checksum pages
 //! on every member, against what is in memory. Of pages with two copies by turns the older one is
-//! about to be overwritten anyway: when it is damaged it is rewritten, and that is no finding.
+//! about to be overwritten anyway: when it is damaged it is blanked, and that is no finding. (It is
+//! not made a second newest one: the next write would go over whichever of the two is good.)
 
+use crate::api::Event;
 use crate::array::Array;
 use crate::lane::Lane;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
@@ -26,6 +30,8 @@ enum Place {
 
 /// A page that is written to two places by turns.
 struct Twin {
+    /// What people call it.
+    what: String,
     index: Index,
     /// Where the two are.
     offsets: [u64; 2],
@@ -82,6 +88,7 @@ impl Array {
     /// Counts and repairs what is wrong. `bytes` is what the newest place should hold.
     async fn settle_twin(&self, twin: Twin, bytes: impl FnOnce() -> Vec<u8>) {
         let Twin {
+            what,
             index,
             offsets,
             newest,
@@ -92,6 +99,10 @@ impl Array {
         }
         let bad = found[newest] != Place::Good;
         if bad {
+            self.event(Event::Warning(format!(
+                "{}: {what} is not what it should be",
+                self.member_name(index)
+            )));
             self.count_found(index, |c| c.bad_metadata = c.bad_metadata.saturating_add(1));
         }
         if self.read_only || (!bad && found[1 - newest] != Place::Damaged) {
@@ -101,7 +112,7 @@ impl Array {
         // What is in memory may name batches that are not durable yet.
         self.flush_journals().await;
         if bad {
-            self.write_member(index, offsets[newest], alloc::vec![bytes.clone()])
+            self.write_member(index, offsets[newest], alloc::vec![bytes])
                 .await;
             self.count_found(index, |c| {
                 c.repaired_metadata = c.repaired_metadata.saturating_add(1)
@@ -109,7 +120,7 @@ impl Array {
         }
         if found[1 - newest] == Place::Damaged {
             self.flush_members().await; // the one that counts first
-            self.write_member(index, offsets[1 - newest], alloc::vec![bytes])
+            self.write_member(index, offsets[1 - newest], self.zeros(1))
                 .await;
         }
     }
@@ -134,6 +145,7 @@ impl Array {
                 _ => Place::Damaged,
             });
             let twin = Twin {
+                what: format!("the checkpoint of lane {}", lane.id),
                 index,
                 offsets,
                 newest,
@@ -169,6 +181,7 @@ impl Array {
             });
             let newest = (sequence % 2) as usize;
             let twin = Twin {
+                what: format!("map page {page} of lane {id}"),
                 index,
                 offsets,
                 newest,
@@ -207,6 +220,7 @@ impl Array {
             });
             let newest = (sequence % 2) as usize;
             let twin = Twin {
+                what: format!("checksum page {number} of lane {}", lane.id),
                 index,
                 offsets: [0, 1].map(offset),
                 newest,
@@ -250,6 +264,10 @@ impl Array {
             bad += u32::from(!read.is_ok_and(|bytes| good(&bytes)));
         }
         if bad > 0 && self.live_device(index).is_some() {
+            self.event(Event::Warning(format!(
+                "{}: {bad} of its newest superblocks are not what they should be",
+                self.member_name(index)
+            )));
             self.count_metadata(index, bad);
             return true;
         }
