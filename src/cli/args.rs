@@ -1,8 +1,8 @@
 //! The command line as it is typed; `uraid help` is generated from these definitions.
 
+pub use super::serve_args::{IoBackend, ServeArgs};
 use super::sizes::{parse_rate, parse_size};
 use crate::control::paths::check_name;
-use crate::server::listen::Listen;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub struct Cli {
 pub enum Command {
     /// Make an array out of files or block devices
     Create(CreateArgs),
-    /// Serve an array over NBD, in the foreground
+    /// Serve arrays over NBD, in the foreground
     Serve(ServeArgs),
     /// Show how a served array is
     Status(StatusArgs),
@@ -150,61 +150,6 @@ pub enum LevelName {
     Raid6,
     /// Reed-Solomon: --parity members
     Rs,
-}
-
-/// `uraid serve`.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  uraid serve a.img b.img c.img d.img
-  uraid serve --listen tcp:127.0.0.1:10809 --scan /srv/members
-  qemu-img info 'nbd+unix:///demo?socket=/run/uraid/demo.nbd'
-
-Once clients can connect, `ready NAME URI...` is printed on standard output; the log goes to
-standard error. SIGTERM, SIGINT and `uraid stop` flush and stop cleanly. The export is called
-like the array and is also the default export.")]
-pub struct ServeArgs {
-    /// Where to listen: unix:PATH or tcp:HOST:PORT, port 0 takes a free one (repeatable)
-    /// [default: unix:DIR/NAME.nbd, DIR being /run/uraid (root), $XDG_RUNTIME_DIR/uraid or
-    /// /tmp/uraid-UID]
-    #[arg(long, value_name = "ADDRESS", action = ArgAction::Append)]
-    pub listen: Vec<Listen>,
-    /// Control socket [default: NAME.control beside the default NBD socket]
-    #[arg(long, value_name = "PATH")]
-    pub control: Option<PathBuf>,
-    /// Write nothing to the members, serve whatever set of them can be read
-    #[arg(long)]
-    pub read_only: bool,
-    /// Take every member found in this directory (repeatable)
-    #[arg(long, value_name = "DIR", action = ArgAction::Append)]
-    pub scan: Vec<PathBuf>,
-    /// With --scan: the array to serve, where there are several
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
-    pub name: Option<String>,
-    /// Start what would be refused for safety, after saying what may be lost
-    #[arg(long)]
-    pub force: bool,
-    /// How members are read and written [default: uring where the kernel allows it]
-    #[arg(long, value_name = "BACKEND", value_enum)]
-    pub io: Option<IoBackend>,
-    /// Do not verify blocks when they are read: only to measure what verification costs
-    #[arg(long, hide = true)]
-    pub skip_verification: bool,
-    /// Write the process id here once ready, remove it at the end
-    #[arg(long, value_name = "PATH")]
-    pub pidfile: Option<PathBuf>,
-    /// Members, in any order
-    #[arg(value_name = "MEMBER", required_unless_present = "scan")]
-    pub members: Vec<PathBuf>,
-}
-
-/// The choices of `--io`.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum IoBackend {
-    /// io_uring
-    Uring,
-    /// Threads and pread/pwrite
-    Threads,
 }
 
 /// `uraid status`.
@@ -472,7 +417,7 @@ pub struct ClearArgs {
     pub member: Option<String>,
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_string())
 }
 

@@ -11,6 +11,7 @@ mod rebuild;
 mod render;
 mod scrub;
 mod serve;
+mod serve_args;
 mod sizes;
 mod status;
 mod target;

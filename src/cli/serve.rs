@@ -3,57 +3,130 @@
 use super::args::{IoBackend, ServeArgs};
 use super::output::Output;
 use crate::failure::Failure;
-use crate::server::members::{canonical, choose_array, scan};
-use crate::server::serve::{ServeOptions, serve};
+use crate::server::array::Manner;
+use crate::server::members::{canonical, choose_all, choose_array, scan};
+use crate::server::serve::{NotServed, ServeOptions, Served, serve};
 use serde::Serialize;
 use std::path::PathBuf;
 use uraid_io::driver::Backend;
 
 /// The line for whoever waits for the server.
 #[derive(Serialize)]
-struct Ready<'a> {
-    ready: &'a str,
-    uris: &'a [String],
+struct Ready {
+    /// Names of all arrays that are served.
+    ready: String,
+    /// All places of all of them.
+    uris: Vec<String>,
+    exports: Vec<ReadyExport>,
+    failed: Vec<FailedArray>,
+}
+
+/// An array that is served.
+#[derive(Serialize)]
+struct ReadyExport {
+    name: String,
+    uris: Vec<String>,
+    size_bytes: u64,
+    read_only: bool,
+    hidden: bool,
+}
+
+/// One that could not be.
+#[derive(Serialize)]
+struct FailedArray {
+    name: String,
+    error: String,
+    exit_code: u8,
+}
+
+impl Ready {
+    fn new(served: &[Served], failed: &[NotServed]) -> Ready {
+        let names: Vec<_> = served.iter().map(|s| s.export.name.as_str()).collect();
+        let export = |served: &Served| ReadyExport {
+            name: served.export.name.clone(),
+            uris: served.uris.clone(),
+            size_bytes: served.export.size_bytes,
+            read_only: served.export.read_only,
+            hidden: served.export.hidden,
+        };
+        let failed_array = |failed: &NotServed| FailedArray {
+            name: failed.name.clone(),
+            error: failed.failure.message.clone(),
+            exit_code: failed.failure.exit.code(),
+        };
+        Ready {
+            ready: names.join(" "),
+            uris: served.iter().flat_map(|s| s.uris.clone()).collect(),
+            exports: served.iter().map(export).collect(),
+            failed: failed.iter().map(failed_array).collect(),
+        }
+    }
+
+    /// Each name with its places.
+    fn line(&self) -> String {
+        let words = |export: &ReadyExport| format!("{} {}", export.name, export.uris.join(" "));
+        let words: Vec<String> = self.exports.iter().map(words).collect();
+        format!("ready {}", words.join(" "))
+    }
 }
 
 /// Serves in the foreground.
 pub fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     let options = ServeOptions {
-        members: members(&args.members, &args.scan, args.name.as_deref())?,
+        members: all_members(args)?,
         listen: args.listen.clone(),
         control: args.control.clone(),
-        read_only: args.read_only,
-        force: args.force,
-        backend: match args.io {
-            None => Backend::Auto,
-            Some(IoBackend::Uring) => Backend::Uring,
-            Some(IoBackend::Threads) => Backend::Threads,
+        exports: args.export.clone(),
+        connections_max: args.max_connections,
+        insecure: args.insecure,
+        manner: Manner {
+            read_only: args.read_only,
+            force: args.force,
+            backend: match args.io {
+                None => Backend::Auto,
+                Some(IoBackend::Uring) => Backend::Uring,
+                Some(IoBackend::Threads) => Backend::Threads,
+            },
+            skip_verification: args.skip_verification,
         },
-        skip_verification: args.skip_verification,
         pidfile: args.pidfile.clone(),
     };
-    serve(&options, |name, uris| {
-        output.line(
-            &format!("ready {name} {}", uris.join(" ")),
-            &Ready { ready: name, uris },
-        )
+    serve(&options, |served, failed| {
+        let ready = Ready::new(served, failed);
+        output.line(&ready.line(), &ready)
     })
 }
 
-/// Canonical paths of the members that were named and of those found in `directories`, each once.
+/// Members of all arrays that were named, and of those found in directories.
+fn all_members(args: &ServeArgs) -> Result<Vec<PathBuf>, Failure> {
+    let named = args.members.iter().map(|path| canonical(path)).collect();
+    if args.scan.is_empty() {
+        return Ok(named);
+    }
+    let found = choose_all(scan(&args.scan)?, args.name.as_deref())?;
+    Ok(with_new(named, found))
+}
+
+/// `paths`, and those of `found` that are not among them.
+fn with_new(mut paths: Vec<PathBuf>, found: Vec<PathBuf>) -> Vec<PathBuf> {
+    for path in found {
+        if !paths.contains(&path) {
+            paths.push(path);
+        }
+    }
+    paths
+}
+
+/// The members of one array. Canonical paths of the members that were named and of those found in `directories`, each once.
 pub fn members(
     named: &[PathBuf],
     directories: &[PathBuf],
     name: Option<&str>,
 ) -> Result<Vec<PathBuf>, Failure> {
-    let mut paths: Vec<PathBuf> = named.iter().map(|path| canonical(path)).collect();
-    if !directories.is_empty() {
-        let found = choose_array(scan(directories)?, name)?;
-        let new: Vec<PathBuf> = found
-            .into_iter()
-            .filter(|path| !paths.contains(path))
-            .collect();
-        paths.extend(new);
+    let paths = named.iter().map(|path| canonical(path)).collect();
+    if directories.is_empty() {
+        return Ok(paths);
     }
-    Ok(paths)
+    let found = choose_array(scan(directories)?, name)?;
+    Ok(with_new(paths, found))
 }

@@ -1,47 +1,45 @@
-//! One client's connection: its session and its socket.
+//! One client of an array: its session, its transport, and the memory it has under way.
 
-use super::frontend::NEGOTIATION_MAX;
-use super::log;
+use super::budget::Budget;
+use super::front::Handover;
+use super::gate::Ticket;
+use super::log::Chatter;
+use super::transport::{Received, Transport, received_len};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uraid_buffer::{Buf, BufMut, Pool};
 use uraid_io::driver::{Driver, StreamId};
-use uraid_nbd::{ClientRequest, Export, ReplyError, RequestKind, Session, State};
+use uraid_nbd::{ClientRequest, NbdError, ReplyError, RequestKind, Session, State};
 
-/// Size of the buffer that headers and small payloads are received into; large payloads go
-/// straight into their request's buffer.
-const RECEIVE_BYTES: usize = 64 << 10;
+/// How long a client may leave an answer unread, or a payload unsent, while others wait for the
+/// memory; and so much longer for each MiB.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE_PER_MIB: Duration = Duration::from_secs(1);
 
-/// What the socket's receiving side does.
-enum Receiving {
-    /// Nothing is under way; `buffer[unread]` has not been given to the session yet.
-    Idle {
-        buffer: BufMut,
-        unread: Range<usize>,
-    },
-    /// The driver receives into our buffer.
-    Header,
-    /// The driver receives into a request's payload; our own buffer is kept meanwhile.
-    Payload { own: BufMut },
-}
-
-/// A connected client.
+/// A client in the transmission phase.
 pub struct Client {
     stream: StreamId,
     session: Session,
-    connected: Instant,
-    receiving: Receiving,
-    sending: bool,
-    /// Input is wanted, but there was no room in the budget.
-    waits_for_room: bool,
-    /// Payload of requests that the engine works on.
-    engine_bytes: u64,
+    transport: Transport,
+    _ticket: Ticket,
+    /// Requests that the engine works on.
+    under_way: usize,
+    /// Requests that were not begun yet.
+    ready: VecDeque<ClientRequest>,
+    /// A payload that must not come yet, as there is no room for it.
+    parked: Option<(BufMut, Range<usize>)>,
+    /// The bytes of the payload that the peer is sending, and since when.
+    arriving: Option<(u64, Instant)>,
+    /// What the peer is to read of its answers, and since when.
+    sending: Option<(u64, Instant)>,
     /// Payload of requests answered since the last output was taken.
     answered_bytes: u64,
-    /// Payload of requests whose answers are being sent.
-    sending_bytes: u64,
+    /// Something has to wait for room in the budget.
+    waits_for_room: bool,
+    /// It is in the queue of those that wait for room: the owner of the queue keeps this.
+    pub queued: bool,
     /// It had said that it leaves, and now it is gone: nothing worth a line.
     left: bool,
     closing: bool,
@@ -49,110 +47,151 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that has just connected.
-    pub fn new(stream: StreamId, exports: Arc<[Export]>, pool: Pool) -> Client {
-        let buffer = pool.take(RECEIVE_BYTES);
+    /// Takes a client over from the front thread.
+    pub fn new(handover: Handover, pool: Pool, driver: &mut Driver) -> Client {
+        let Handover {
+            stream,
+            mut session,
+            connection,
+            ticket,
+        } = handover;
+        session.use_pool(pool.clone());
         Client {
             stream,
-            session: Session::new(exports, pool),
-            connected: Instant::now(),
-            receiving: Receiving::Idle {
-                buffer,
-                unread: 0..0,
-            },
-            sending: false,
-            waits_for_room: false,
-            engine_bytes: 0,
+            session,
+            transport: Transport::attach(connection, stream, pool, driver),
+            _ticket: ticket,
+            under_way: 0,
+            ready: VecDeque::new(),
+            parked: None,
+            arriving: None,
+            sending: None,
             answered_bytes: 0,
-            sending_bytes: 0,
+            waits_for_room: false,
+            queued: false,
             left: false,
             closing: false,
             closed: false,
         }
     }
 
-    /// Moves bytes as far as they go. `room`: whether further requests may be received.
-    pub fn advance(&mut self, driver: &mut Driver, room: bool) {
+    /// Moves bytes as far as they go.
+    pub fn advance(&mut self, driver: &mut Driver, budget: &mut Budget, chatter: &mut Chatter) {
         // Twice, because sending frees what receiving waits for, and what is received may be
         // answered at once.
+        self.waits_for_room = false;
         self.send(driver);
-        self.receive(driver, room);
+        self.receive(driver, budget);
         self.send(driver);
         while let Some(line) = self.session.log() {
             if !self.left {
-                log::info(&format!("client {}: {line}", self.stream.0));
+                chatter.info(self.stream, &line);
             }
         }
-        let over =
-            self.session.state() == State::Closed || self.session.is_finished() && !self.sending;
-        if over && !self.closing {
+        let is_closed = self.session.state() == State::Closed;
+        if is_closed {
+            self.abandon(budget);
+        }
+        if (is_closed || self.is_done()) && !self.closing {
             self.closing = true;
             driver.close_stream(self.stream);
         }
     }
 
+    fn is_done(&self) -> bool {
+        self.session.is_finished() && !self.transport.is_sending()
+    }
+
+    /// Forgets what nobody will see the answer of.
+    fn abandon(&mut self, budget: &mut Budget) {
+        self.parked = None;
+        for request in std::mem::take(&mut self.ready) {
+            if !is_read(&request) {
+                budget.give_back(self.stream, payload_bytes(&request.kind));
+            }
+            let gone = ReplyError::new(NbdError::Io, "the client is gone");
+            self.session.reply(request.cookie, Err(gone));
+        }
+        budget.give_back(self.stream, std::mem::take(&mut self.answered_bytes));
+    }
+
     fn send(&mut self, driver: &mut Driver) {
-        if self.sending || self.closing {
+        if self.transport.is_sending() || self.closing {
             return;
         }
         if let Some(buffers) = self.session.take_output() {
-            self.sending = true;
-            self.sending_bytes += std::mem::take(&mut self.answered_bytes);
-            driver.send(self.stream, buffers);
+            let bytes = std::mem::take(&mut self.answered_bytes);
+            self.sending = Some((bytes, Instant::now()));
+            self.transport.send(driver, buffers);
         }
     }
 
     /// Gives the session what was received; when it wants more, asks the driver for it.
-    fn receive(&mut self, driver: &mut Driver, room: bool) {
-        self.waits_for_room = false;
-        while let Receiving::Idle { buffer, unread } = &mut self.receiving
+    fn receive(&mut self, driver: &mut Driver, budget: &mut Budget) {
+        if self.parked.is_some() {
+            return self.receive_payload(driver, budget);
+        }
+        while !self.closing
+            && let Some(bytes) = self.transport.unread()
             && self.session.wants_input()
-            && !self.closing
         {
-            if !room {
+            if self.arriving.is_none() && !budget.has_room(self.stream) {
                 self.waits_for_room = true;
                 return;
             }
-            let bytes = &buffer[unread.clone()];
             if bytes.is_empty() {
-                return self.start_receive(driver);
+                self.parked = self.session.take_payload();
+                if self.parked.is_some() {
+                    return self.receive_payload(driver, budget);
+                }
+                return self.transport.receive(driver);
             }
-            unread.start += self.session.receive(bytes);
+            let used = self.session.receive(bytes);
+            self.transport.used(used);
+            self.collect(budget);
         }
     }
 
-    fn start_receive(&mut self, driver: &mut Driver) {
-        let was = std::mem::replace(&mut self.receiving, Receiving::Header);
-        let Receiving::Idle { buffer: own, .. } = was else {
-            panic!("receiving already")
-        };
-        match self.session.take_payload() {
-            Some((payload, missing)) => {
-                self.receiving = Receiving::Payload { own };
-                driver.recv(self.stream, payload, missing);
+    /// Has the parked payload come, if there is room for it.
+    fn receive_payload(&mut self, driver: &mut Driver, budget: &mut Budget) {
+        if self.closing {
+            return;
+        }
+        let (buffer, range) = self.parked.take().expect("the caller has seen it");
+        if self.arriving.is_none() {
+            let bytes = range.len() as u64;
+            if !budget.try_take(self.stream, bytes) {
+                self.waits_for_room = true;
+                self.parked = Some((buffer, range));
+                return;
             }
-            None => driver.recv(self.stream, own, 0..RECEIVE_BYTES),
+            self.arriving = Some((bytes, Instant::now()));
+        }
+        self.transport.receive_payload(driver, buffer, range);
+    }
+
+    /// Takes requests out of the session; the payload of writes is in memory from now on.
+    fn collect(&mut self, budget: &mut Budget) {
+        while let Some(request) = self.session.next_request() {
+            if matches!(request.kind, RequestKind::Write { .. }) {
+                // One payload comes at a time: it is this one.
+                let (arriving, _) = self.arriving.take().unwrap_or((0, Instant::now()));
+                budget.give_back(self.stream, arriving);
+                budget.take(self.stream, payload_bytes(&request.kind));
+            }
+            self.ready.push_back(request);
         }
     }
 
     /// Takes the end of a receive.
-    pub fn received(&mut self, buffer: BufMut, result: io::Result<usize>) {
-        let len = *result.as_ref().unwrap_or(&0);
-        let was = std::mem::replace(&mut self.receiving, Receiving::Header);
-        self.receiving = match was {
-            Receiving::Payload { own } => {
+    pub fn received(&mut self, buffer: BufMut, result: io::Result<usize>, budget: &mut Budget) {
+        match self.transport.received(buffer, received_len(&result)) {
+            Received::Bytes => {}
+            Received::Payload(buffer, len) => {
                 self.session.return_payload(buffer, len);
-                Receiving::Idle {
-                    buffer: own,
-                    unread: 0..0,
-                }
+                self.collect(budget);
             }
-            Receiving::Header => Receiving::Idle {
-                buffer,
-                unread: 0..len,
-            },
-            Receiving::Idle { .. } => panic!("received without asking"),
-        };
+        }
         match result {
             Ok(0) => self.session.peer_closed(),
             Ok(_) => {}
@@ -161,9 +200,10 @@ impl Client {
     }
 
     /// Takes the end of a send.
-    pub fn sent(&mut self, result: io::Result<()>) {
-        self.sending = false;
-        self.sending_bytes = 0;
+    pub fn sent(&mut self, result: io::Result<()>, budget: &mut Budget) {
+        self.transport.sent();
+        let (bytes, _) = self.sending.take().expect("something was sent");
+        budget.give_back(self.stream, bytes);
         if let Err(error) = result {
             // Some clients say goodbye and do not wait for the answer.
             self.left = self.session.state() == State::Draining;
@@ -172,23 +212,40 @@ impl Client {
     }
 
     /// The driver is done with the socket.
-    pub fn closed(&mut self) {
+    pub fn closed(&mut self, budget: &mut Budget) {
         assert!(self.closing, "streams are closed by us");
         self.closed = true;
-        self.sending = false;
+        let under_way = [self.arriving.take(), self.sending.take()];
+        for (bytes, _) in under_way.into_iter().flatten() {
+            budget.give_back(self.stream, bytes);
+        }
+        self.transport.sent();
     }
 
-    /// The next request to carry out.
-    pub fn next_request(&mut self) -> Option<ClientRequest> {
-        let request = self.session.next_request()?;
-        self.engine_bytes += payload_bytes(&request.kind);
-        Some(request)
+    /// The next request to carry out, if there is room for its payload.
+    pub fn next_request(&mut self, budget: &mut Budget) -> Option<ClientRequest> {
+        let request = self.ready.front()?;
+        if is_read(request) && !budget.try_take(self.stream, payload_bytes(&request.kind)) {
+            self.waits_for_room = true;
+            return None;
+        }
+        self.under_way += 1;
+        self.ready.pop_front()
     }
 
     /// Takes an answer to a request of `bytes` of payload.
-    pub fn reply(&mut self, cookie: u64, bytes: u64, result: Result<Vec<Buf>, ReplyError>) {
-        self.engine_bytes -= bytes;
-        self.answered_bytes += bytes;
+    pub fn reply(
+        &mut self,
+        cookie: u64,
+        bytes: u64,
+        result: Result<Vec<Buf>, ReplyError>,
+        budget: &mut Budget,
+    ) {
+        self.under_way -= 1;
+        match self.session.state() {
+            State::Closed => budget.give_back(self.stream, bytes),
+            _ => self.answered_bytes += bytes,
+        }
         self.session.reply(cookie, result);
     }
 
@@ -202,26 +259,37 @@ impl Client {
         self.session.close(reason);
     }
 
-    /// Whether input waits for room in the budget.
+    /// Whether something waits for room in the budget.
     pub fn waits_for_room(&self) -> bool {
-        self.waits_for_room
+        self.waits_for_room && !self.closing
     }
 
-    /// When the client must have chosen an export; none if it has, or is leaving.
-    pub fn negotiation_deadline(&self) -> Option<Instant> {
-        let negotiating = self.session.state() == State::Negotiating && !self.closing;
-        negotiating.then(|| self.connected + NEGOTIATION_MAX)
+    /// When others that wait for memory need have no more patience with this peer; none while it
+    /// is not the peer that holds things up.
+    pub fn patience_ends(&self) -> Option<Instant> {
+        let end = |(bytes, since): (u64, Instant)| {
+            let mib = u32::try_from(bytes >> 20).expect("a payload of some MiB");
+            (bytes > 0).then(|| since + PATIENCE + PATIENCE_PER_MIB * mib)
+        };
+        let ends = [self.arriving.and_then(end), self.sending.and_then(end)];
+        ends.into_iter().flatten().min()
     }
 
-    /// Payload under way: from the moment a request is taken until its answer is sent.
-    pub fn in_flight_bytes(&self) -> u64 {
-        self.engine_bytes + self.answered_bytes + self.sending_bytes
+    /// Whether it cannot change anything any more: no input comes, and all of its requests have
+    /// been carried out. Answers may still be on their way.
+    pub fn is_settled(&self) -> bool {
+        let ended = matches!(self.session.state(), State::Draining | State::Closed);
+        ended && self.under_way == 0 && self.ready.is_empty()
     }
 
     /// Whether nothing is left: the socket is closed and no request is under way.
     pub fn is_over(&self) -> bool {
         self.closed && self.session.is_finished()
     }
+}
+
+fn is_read(request: &ClientRequest) -> bool {
+    matches!(request.kind, RequestKind::Read { .. })
 }
 
 /// The payload that `kind` carries, in whichever direction.

@@ -2,30 +2,30 @@
 //! answers back.
 //!
 //! A session says what it wants; this module moves bytes between it and the driver, and requests
-//! between it and the host. Memory is bounded by [`IN_FLIGHT_BYTES_MAX`]: a client that has its
-//! share of it under way is not read from.
+//! between it and the host. Memory is bounded by a [`Budget`]: a client that has its share of it
+//! under way is not read from.
 
+use super::budget::Budget;
 use super::client::{Client, payload_bytes};
+use super::fence::Fence;
+use super::front::Handover;
+use super::gate::Gate;
 use super::host::Host;
-use super::log;
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
+use super::log::Chatter;
+use crossbeam::channel::Receiver;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
 use uraid_engine::api::{Reply, Request, RequestError, RequestId};
-use uraid_io::driver::{Driver, DriverEvent, ListenerId, StreamId};
-use uraid_nbd::{ClientRequest, Export, NbdError, ReplyError, RequestKind};
+use uraid_io::driver::{Driver, DriverEvent, StreamId};
+use uraid_nbd::{ClientRequest, NbdError, ReplyError, RequestKind};
 
-/// Payload under way for all clients together, in bytes: from the moment a request is taken until
-/// its answer is sent. One more request of each client may come on top.
-pub const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
+/// Most clients that get a chance in one turn to go on with what waited for room.
+const WAITING_TURNS_MAX: usize = 32;
 
-/// Most connections at once; more are closed as soon as they come.
-pub const CLIENTS_MAX: usize = 128;
-
-/// How long a client may take to choose an export.
-pub const NEGOTIATION_MAX: Duration = Duration::from_secs(30);
+/// How often to look for peers that hold up others.
+const PATIENCE_CHECK: Duration = Duration::from_secs(1);
 
 /// A request in the engine's hands.
 struct UnderWay {
@@ -36,166 +36,178 @@ struct UnderWay {
 
 /// All clients of one array.
 pub struct Frontend {
-    exports: Arc<[Export]>,
+    /// Clients that the front thread sends.
+    newcomers: Receiver<Handover>,
+    fence: Fence,
+    gate: Arc<Gate>,
     pool: Pool,
-    listeners: Vec<ListenerId>,
     clients: BTreeMap<StreamId, Client>,
     /// Clients something has happened to.
     touched: BTreeSet<StreamId>,
+    budget: Budget,
+    /// Clients that something waits for room in, in the order of their turns.
+    waiting: VecDeque<StreamId>,
+    /// When to look next for peers that hold up those.
+    next_check: Option<Instant>,
     requests: BTreeMap<RequestId, UnderWay>,
-    next_stream: u64,
     next_request: u64,
+    chatter: Chatter,
     shutting_down: bool,
 }
 
 impl Frontend {
-    /// Serves `export` to whoever connects to `listeners`.
-    pub fn start(
-        export: Export,
-        pool: Pool,
-        listeners: Vec<OwnedFd>,
-        driver: &mut Driver,
-    ) -> Frontend {
-        let ids: Vec<_> = (0..listeners.len() as u32).map(ListenerId).collect();
-        for (id, fd) in ids.iter().zip(listeners) {
-            driver.listen(*id, fd);
-        }
+    /// Serves whoever comes from the front thread. `gate` counts them, and is closed at the end.
+    pub fn new(newcomers: Receiver<Handover>, gate: Arc<Gate>, pool: Pool) -> Frontend {
         Frontend {
-            exports: Arc::from([export]),
+            newcomers,
+            fence: Fence::default(),
+            gate,
             pool,
-            listeners: ids,
             clients: BTreeMap::new(),
             touched: BTreeSet::new(),
+            budget: Budget::default(),
+            waiting: VecDeque::new(),
+            next_check: None,
             requests: BTreeMap::new(),
-            next_stream: 0,
             next_request: 0,
+            chatter: Chatter::default(),
             shutting_down: false,
         }
     }
 
-    /// Takes what happened to a socket.
-    pub fn handle(&mut self, event: DriverEvent, driver: &mut Driver) {
-        match event {
-            DriverEvent::Accepted { fd, .. } => self.accept(fd, driver),
-            DriverEvent::AcceptFailed { error, .. } => {
-                log::warning(&format!("cannot take a connection: {error}; trying again"));
+    /// Takes in clients that the front thread has sent, behind those that have hung up.
+    pub fn take_newcomers(&mut self, driver: &mut Driver, now: Instant) {
+        if !self.newcomers.is_empty() {
+            let unsettled = |stream: &StreamId| !self.clients[stream].is_settled();
+            let ended = driver.ended_streams().into_iter().filter(unsettled);
+            let ended: Vec<StreamId> = ended.collect();
+            for handover in self.newcomers.try_iter() {
+                self.fence.hold(handover, &ended, now);
             }
+        }
+        for stream in self.fence.overdue(now) {
+            if let Some(client) = self.clients.get_mut(&stream) {
+                client.drop_connection("it hung up, and newcomers wait for the last of it");
+                self.touched.insert(stream);
+            }
+        }
+        let clients = &self.clients;
+        let settled = |stream| clients.get(&stream).is_none_or(Client::is_settled);
+        for handover in self.fence.released(settled) {
+            let stream = handover.stream;
+            let mut client = Client::new(handover, self.pool.clone(), driver);
+            if self.shutting_down {
+                client.shutdown();
+            }
+            self.clients.insert(stream, client);
+            self.touched.insert(stream);
+        }
+    }
+
+    /// Takes what happened to a socket.
+    pub fn handle(&mut self, event: DriverEvent) {
+        match event {
             DriverEvent::Received {
                 stream,
                 buffer,
                 result,
             } => {
-                self.touch(stream).received(buffer, result);
+                let (client, budget) = self.touch(stream);
+                client.received(buffer, result, budget);
             }
             DriverEvent::Sent { stream, result } => {
-                self.touch(stream).sent(result);
+                let (client, budget) = self.touch(stream);
+                client.sent(result, budget);
             }
-            DriverEvent::StreamClosed(stream) => self.touch(stream).closed(),
+            DriverEvent::StreamClosed(stream) => {
+                let (client, budget) = self.touch(stream);
+                client.closed(budget);
+            }
             DriverEvent::Woken => {}
+            DriverEvent::Accepted { .. } | DriverEvent::AcceptFailed { .. } => {
+                unreachable!("the front thread listens")
+            }
             DriverEvent::Member(_) | DriverEvent::MemberHung { .. } => {
                 unreachable!("the host keeps what concerns members")
             }
         }
     }
 
-    fn touch(&mut self, stream: StreamId) -> &mut Client {
+    fn touch(&mut self, stream: StreamId) -> (&mut Client, &mut Budget) {
         self.touched.insert(stream);
-        self.clients
-            .get_mut(&stream)
-            .expect("clients outlive their streams")
-    }
-
-    fn accept(&mut self, fd: OwnedFd, driver: &mut Driver) {
-        if self.clients.len() >= CLIENTS_MAX {
-            log::warning(&format!(
-                "{CLIENTS_MAX} clients are connected; turned another one away"
-            ));
-            return;
-        }
-        let stream = StreamId(self.next_stream);
-        self.next_stream += 1;
-        driver.add_stream(stream, fd);
-        let mut client = Client::new(stream, self.exports.clone(), self.pool.clone());
-        if self.shutting_down {
-            client.shutdown();
-        }
-        self.clients.insert(stream, client);
-        self.touched.insert(stream);
+        let client = self.clients.get_mut(&stream);
+        let client = client.expect("clients outlive their streams");
+        (client, &mut self.budget)
     }
 
     /// Moves everything that can move: bytes in and out of sessions, requests to the engine.
     /// True when the engine got something to do.
     pub fn advance(&mut self, host: &mut Host) -> bool {
         let mut requested = false;
-        let waiting = self
-            .clients
-            .iter()
-            .filter(|(_, client)| client.waits_for_room());
-        self.touched.extend(waiting.map(|(stream, _)| *stream));
         for stream in std::mem::take(&mut self.touched) {
             requested |= self.advance_client(stream, host);
+        }
+        for _ in 0..self.waiting.len().min(WAITING_TURNS_MAX) {
+            let stream = self.waiting.pop_front().expect("counted");
+            // It may have gone, or have got what it waited for.
+            let Some(client) = self.clients.get_mut(&stream) else {
+                continue;
+            };
+            client.queued = false;
+            if client.waits_for_room() {
+                requested |= self.advance_client(stream, host);
+            }
         }
         requested
     }
 
     fn advance_client(&mut self, stream: StreamId, host: &mut Host) -> bool {
         let mut requested = false;
+        let client = self.clients.get_mut(&stream);
+        let client = client.expect("touched clients are there");
         loop {
-            let room = self.has_room(stream);
-            let client = self
-                .clients
-                .get_mut(&stream)
-                .expect("touched clients are there");
-            client.advance(host.driver(), room);
+            client.advance(host.driver(), &mut self.budget, &mut self.chatter);
             if client.is_over() {
                 self.clients.remove(&stream);
                 return requested;
             }
-            let Some(request) = client.next_request() else {
-                return requested;
+            let Some(request) = client.next_request(&mut self.budget) else {
+                break;
             };
             let id = RequestId(self.next_request);
             self.next_request += 1;
-            let bytes = payload_bytes(&request.kind);
-            self.requests.insert(
-                id,
-                UnderWay {
-                    stream,
-                    cookie: request.cookie,
-                    bytes,
-                },
-            );
+            let under_way = UnderWay {
+                stream,
+                cookie: request.cookie,
+                bytes: payload_bytes(&request.kind),
+            };
+            self.requests.insert(id, under_way);
             host.request(id, engine_request(request));
             requested = true;
         }
-    }
-
-    fn has_room(&self, stream: StreamId) -> bool {
-        let total = self.clients.values().map(Client::in_flight_bytes).sum();
-        let own = self.clients.get(&stream).map_or(0, Client::in_flight_bytes);
-        budget_has_room(own, total)
+        if client.waits_for_room() && !client.queued {
+            client.queued = true;
+            self.waiting.push_back(stream);
+        }
+        requested
     }
 
     /// Takes an answer of the engine.
     pub fn reply(&mut self, reply: Reply) {
-        let under_way = self
-            .requests
-            .remove(&reply.id)
-            .expect("each request has one answer");
-        let client = self.touch(under_way.stream);
-        client.reply(
-            under_way.cookie,
-            under_way.bytes,
-            reply.result.map_err(nbd_error),
-        );
+        let under_way = self.requests.remove(&reply.id);
+        let UnderWay {
+            stream,
+            cookie,
+            bytes,
+        } = under_way.expect("each request has one answer");
+        let (client, budget) = self.touch(stream);
+        client.reply(cookie, bytes, reply.result.map_err(nbd_error), budget);
     }
 
     /// Accepts nobody any more; requests under way are finished, new ones refused.
-    pub fn shutdown(&mut self, driver: &mut Driver) {
+    pub fn shutdown(&mut self) {
         self.shutting_down = true;
-        self.listeners
-            .drain(..)
-            .for_each(|listener| driver.stop_listening(listener));
+        self.gate.close();
         for (stream, client) in &mut self.clients {
             client.shutdown();
             self.touched.insert(*stream);
@@ -212,35 +224,35 @@ impl Frontend {
         self.clients.is_empty()
     }
 
-    /// Drops clients that have not chosen an export in time; returns when to look again.
-    pub fn check_negotiations(&mut self, now: Instant) -> Option<Instant> {
-        let mut next: Option<Instant> = None;
-        for (stream, client) in &mut self.clients {
-            let Some(deadline) = client.negotiation_deadline() else {
-                continue;
-            };
-            if deadline > now {
-                next = Some(next.map_or(deadline, |next| next.min(deadline)));
-            } else {
-                let seconds = NEGOTIATION_MAX.as_secs();
-                client.drop_connection(&format!("no export was chosen in {seconds} s"));
-                self.touched.insert(*stream);
+    /// When those that newcomers wait for are to be dropped.
+    pub fn fence_deadline(&self) -> Option<Instant> {
+        self.fence.deadline()
+    }
+
+    /// While clients wait for memory: drops those whose peers have kept some of it for too long.
+    /// Returns when to look again.
+    pub fn check_patience(&mut self, now: Instant) -> Option<Instant> {
+        if self.waiting.is_empty() {
+            self.next_check = None;
+            return None;
+        }
+        let due = *self.next_check.get_or_insert(now + PATIENCE_CHECK);
+        if due <= now {
+            self.next_check = Some(now + PATIENCE_CHECK);
+            for stream in self.budget.holders().collect::<Vec<_>>() {
+                let client = self.clients.get_mut(&stream);
+                let client = client.expect("only clients hold memory");
+                if client.patience_ends().is_some_and(|end| end <= now) {
+                    client.drop_connection("it kept memory that others wait for");
+                    self.touched.insert(stream);
+                }
             }
         }
-        next
+        self.next_check
     }
 }
 
-/// Whether a client with `own` bytes under way, of `total` for all clients, may take further
-/// requests: it may have as much under way as is still free (the dynamic threshold of Choudhury
-/// and Hahne, 1998). Clients that are equally busy get equal shares, and one that never reads its
-/// answers cannot take all. Whoever has nothing under way may always have one request.
-fn budget_has_room(own: u64, total: u64) -> bool {
-    own == 0 || own < IN_FLIGHT_BYTES_MAX.saturating_sub(total)
-}
-
 fn engine_request(request: ClientRequest) -> Request {
-    assert_eq!(request.export, 0, "there is one export");
     match request.kind {
         RequestKind::Read { offset, len } => Request::Read {
             offset,
@@ -272,58 +284,4 @@ fn nbd_error(error: RequestError) -> ReplyError {
         RequestError::Stopping => (NbdError::ShuttingDown, "the server is stopping".to_string()),
     };
     ReplyError::new(errno, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Each of `clients` takes requests of `bytes` by turns, as long as it may.
-    fn fill(clients: &mut [u64], bytes: u64) {
-        loop {
-            let before: u64 = clients.iter().sum();
-            for index in 0..clients.len() {
-                if budget_has_room(clients[index], clients.iter().sum()) {
-                    clients[index] += bytes;
-                }
-            }
-            if clients.iter().sum::<u64>() == before {
-                return;
-            }
-        }
-    }
-
-    #[test]
-    fn busy_clients_share_the_budget_equally_and_do_not_exceed_it() {
-        for count in [1, 2, 4, 16] {
-            let mut clients = vec![0; count];
-            fill(&mut clients, 64 << 10);
-            let (least, most) = (clients.iter().min().unwrap(), clients.iter().max().unwrap());
-            assert!(most - least <= 64 << 10, "{clients:?}");
-            assert!(
-                *least >= IN_FLIGHT_BYTES_MAX / (count as u64 + 2),
-                "{clients:?}"
-            );
-            assert!(
-                clients.iter().sum::<u64>() <= IN_FLIGHT_BYTES_MAX,
-                "{clients:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn clients_that_never_read_their_answers_leave_room_for_others() {
-        let mut clients = vec![0];
-        for _ in 0..20 {
-            fill(&mut clients, 1 << 20);
-            clients.push(0);
-            let newest = clients.len() - 1;
-            assert!(
-                budget_has_room(clients[newest], clients.iter().sum()),
-                "{clients:?}"
-            );
-        }
-        let most = IN_FLIGHT_BYTES_MAX + ((clients.len() as u64) << 20);
-        assert!(clients.iter().sum::<u64>() <= most, "{clients:?}");
-    }
 }

@@ -1,10 +1,10 @@
 //! An array opened in this process, without clients: for repairs and checks of an array that is
 //! not served.
 
+use super::array::{engine_options, start_driver, start_housekeeping, wait_until_open};
 use super::host::{Host, Notice, OpeningReport};
 use super::members::{OpenArray, open_new};
 use super::operator::{INBOX_MAX, LOCK_WAIT, Mailbox};
-use super::serve::{engine_options, start_driver, start_housekeeping, wait_until_open};
 use super::service::Message;
 use crate::control::wire::StatusReport;
 use crate::failure::Failure;

@@ -281,6 +281,63 @@ fn only_array(
     Ok((*uuid, name.clone()))
 }
 
+/// Members by the array that they are of.
+pub struct Group {
+    /// Name of the array; empty if no superblock could be read.
+    pub name: String,
+    uuid: Option<Uuid>,
+    /// Its members.
+    pub paths: Vec<PathBuf>,
+}
+
+impl Group {
+    /// The array with its members, for a message.
+    pub fn describe(&self) -> String {
+        let uuid = self.uuid.map(|uuid| uuid.to_string()).unwrap_or_default();
+        let paths: Vec<_> = self.paths.iter().map(|p| p.display().to_string()).collect();
+        format!("{uuid} ({})", paths.join(", "))
+    }
+}
+
+/// Sorts `paths` by array, in the order in which arrays are first named. What cannot be read stays
+/// with the array if there is only one, which may miss it; among several it is left out.
+pub fn groups(paths: &[PathBuf]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut strays = Vec::new();
+    for path in paths {
+        let Some(found) = look(path) else {
+            strays.push(path);
+            continue;
+        };
+        let group = groups.iter_mut().find(|g| g.uuid == Some(found.array));
+        match group {
+            Some(group) => group.paths.push(path.clone()),
+            None => groups.push(Group {
+                name: found.name,
+                uuid: Some(found.array),
+                paths: vec![path.clone()],
+            }),
+        }
+    }
+    if groups.len() > 1 {
+        for stray in strays {
+            log::warning(&format!(
+                "{} shows no sign of any of these arrays and is left out; `uraid examine` says \
+                 more",
+                stray.display()
+            ));
+        }
+        return groups;
+    }
+    let name = groups.pop().map(|group| (group.name, group.uuid));
+    let (name, uuid) = name.unwrap_or_default();
+    vec![Group {
+        name,
+        uuid,
+        paths: paths.to_vec(),
+    }]
+}
+
 /// A member that a scan found.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -319,6 +376,23 @@ fn look(path: &Path) -> Option<Found> {
     })
 }
 
+/// All members that were found, or those of the array called `name`; there must be some.
+pub fn choose_all(found: Vec<Found>, name: Option<&str>) -> Result<Vec<PathBuf>, Failure> {
+    let of_name = |member: &Found| name.is_none_or(|name| name == member.name);
+    let chosen: Vec<_> = found.into_iter().filter(of_name).map(|m| m.path).collect();
+    match chosen.is_empty() {
+        true => Err(none_found(name)),
+        false => Ok(chosen),
+    }
+}
+
+fn none_found(name: Option<&str>) -> Failure {
+    Failure::failed(match name {
+        Some(name) => format!("the scan found no member of an array called {name}"),
+        None => "the scan found no member of an array".to_string(),
+    })
+}
+
 /// The members of the one array that was found, or of the one called `name`.
 pub fn choose_array(found: Vec<Found>, name: Option<&str>) -> Result<Vec<PathBuf>, Failure> {
     let mut arrays: BTreeMap<Uuid, (String, Vec<PathBuf>)> = BTreeMap::new();
@@ -344,10 +418,7 @@ pub fn choose_array(found: Vec<Found>, name: Option<&str>) -> Result<Vec<PathBuf
     }
     match arrays.into_values().next() {
         Some((_, paths)) => Ok(paths),
-        None => Err(Failure::failed(match name {
-            Some(name) => format!("the scan found no member of an array called {name}"),
-            None => "the scan found no member of an array".to_string(),
-        })),
+        None => Err(none_found(name)),
     }
 }
 

@@ -1,18 +1,29 @@
-//! Serving an array: the data thread, its clients, and what surrounds them.
+//! Serving arrays: a data thread for each, the front thread before them, and what surrounds them.
 //!
 //! ```text
+//! listeners --> front thread: accepts, negotiates
+//!                    | clients that have chosen an export, through a bounded inbox
+//!                    v
 //! signals --------.                     .-- clients (frontend, client) -- NBD sessions
 //! control socket --+--> service --------+
 //! housekeeping ---'     (data thread)   '-- host -- engine -- driver -- members
 //! ```
 //!
-//! Everything to the left reaches the data thread through one bounded inbox and never makes it
-//! wait.
+//! Data threads share nothing: each has its engine, its driver, its memory, its control socket.
+//! Everything to the left reaches one through bounded inboxes and never makes it wait.
 
+pub mod array;
+mod budget;
 mod client;
+pub mod export;
+mod fence;
+mod front;
 mod frontend;
+mod gate;
+mod heartbeat;
 pub mod host;
 mod housekeeping;
+pub mod limits;
 pub mod listen;
 pub mod local;
 pub mod log;
@@ -22,3 +33,6 @@ pub mod random;
 pub mod serve;
 mod service;
 mod signals;
+mod sockets;
+mod systemd;
+mod transport;

@@ -1,319 +1,419 @@
-//! Setting up a server, and taking it down: members, sockets, signals, files.
+//! Setting up a server, and taking it down: arrays, sockets, threads, signals.
 
-use super::frontend::{Frontend, IN_FLIGHT_BYTES_MAX};
-use super::host::{Host, Notice};
-use super::housekeeping::{Housekeeping, load_witness};
-use super::listen::{Listen, tcp_uri, unix_uri};
-use super::members::{Access, open_array};
-use super::operator::{INBOX_MAX, Mailbox};
-use super::service::{Message, Service};
-use super::{log, random, signals};
-use crate::control::paths;
-use crate::control::server::ControlServer;
-use crate::failure::{Doing, Failure};
-use crossbeam::channel::{Receiver, bounded};
-use std::fs;
-use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use super::array::{Job, Manner, Running};
+use super::export::ExportOptions;
+use super::front::{Front, Place};
+use super::gate::Gate;
+use super::heartbeat::{Heartbeat, Watched};
+use super::limits;
+use super::listen::Listen;
+use super::members::{Access, Group, OpenArray, groups, open_array};
+use super::operator::Mailbox;
+use super::service::Message;
+use super::sockets::{Listener, Pidfile, open_control, open_listeners};
+use super::systemd::Notifier;
+use super::{log, signals};
+use crate::failure::{Doing, Exit, Failure};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use uraid_buffer::Pool;
-use uraid_core::units::Uuid;
-use uraid_engine::api::OpenOptions;
-use uraid_io::driver::{Backend, Driver, Limits};
-use uraid_io::sockets::{ListenError, listen_tcp, listen_unix};
-use uraid_nbd::{Admission, Export};
-
-/// Memory for buffers, registered with the kernel where possible; the heap helps out beyond it.
-/// Twice what clients may have under way: the other half is for parity, journal and rebuild.
-const POOL_BYTES: usize = 2 * IN_FLIGHT_BYTES_MAX as usize;
-
-/// Largest preferred block that we tell clients; larger stripes are no better for them.
-const PREFERRED_BLOCK_BYTES_MAX: u32 = 1 << 20;
+use uraid_io::driver::{Driver, Limits, Waker};
+use uraid_io::sockets::take_inherited;
+use uraid_nbd::Export;
 
 /// What is to be served, and how.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Canonical paths of the members.
+    /// Canonical paths of the members, of one array or of several.
     pub members: Vec<PathBuf>,
-    /// Where to listen; none means the default place.
+    /// Where to listen; none means what a service manager has passed, or the default place.
     pub listen: Vec<Listen>,
-    /// Control socket; none means the default place.
+    /// Control socket, or a directory for those of several arrays; none means the default place.
     pub control: Option<PathBuf>,
-    /// Write nothing to the members.
-    pub read_only: bool,
-    /// Start what would be refused.
-    pub force: bool,
-    /// How members are read and written.
-    pub backend: Backend,
-    /// Hand out blocks without checking them.
-    pub skip_verification: bool,
+    /// How some of the arrays are offered.
+    pub exports: Vec<ExportOptions>,
+    /// Most clients at once, of all arrays together.
+    pub connections_max: usize,
+    /// Listen where other hosts can connect.
+    pub insecure: bool,
+    /// How arrays are opened.
+    pub manner: Manner,
     /// Where to write the process id.
     pub pidfile: Option<PathBuf>,
 }
 
-/// Serves until told to stop. `ready` gets the array's name and URIs once clients can connect.
+impl ServeOptions {
+    fn export(&self, name: &str) -> ExportOptions {
+        let said = self.exports.iter().find(|export| export.name == name);
+        said.cloned().unwrap_or_default()
+    }
+}
+
+/// An array in service, for whoever waits for it.
+pub struct Served {
+    /// What clients are told of it.
+    pub export: Export,
+    /// Where they find it.
+    pub uris: Vec<String>,
+}
+
+/// An array that was to be served, and is not.
+pub struct NotServed {
+    /// Its name.
+    pub name: String,
+    /// Why not.
+    pub failure: Failure,
+}
+
+/// Serves until told to stop. `ready` is told what is served once clients can connect, and what
+/// is not: of several arrays it is enough that one can be.
 pub fn serve(
     options: &ServeOptions,
-    ready: impl FnOnce(&str, &[String]) -> Result<(), Failure>,
+    ready: impl FnOnce(&[Served], &[NotServed]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let access = match options.read_only {
-        true => Access::Read,
-        false => Access::Serve,
-    };
-    let array = open_array(&options.members, access)?;
+    let notifier = Notifier::from_environment()?;
+    let inherited = take_inherited().doing(|| "use the sockets that were passed".to_string())?;
+    let found = groups(&options.members);
+    check_exports(&found, &options.exports)?;
+    let names: Vec<String> = found.iter().map(|group| group.name.clone()).collect();
+    let mut failures = Failures::of(found.len());
+    let arrays = open_arrays(found, options.manner.read_only, &mut failures)?;
     // After the wait for locks, which a signal may end as it likes, and before any thread is
     // started: all of them inherit what is blocked.
     let signals = signals::block()?;
-    let name = array.name.clone();
-    let mut sockets = Sockets::open(options, &name)?;
-    let pool = Pool::arena(POOL_BYTES).unwrap_or_else(|_| Pool::heap());
-    let driver = start_driver(options.backend, &pool)?;
-
-    let (sender, inbox) = bounded(INBOX_MAX);
-    let mailbox = Mailbox {
-        sender,
-        waker: driver.waker(),
-    };
-    signals.forward_to(mailbox.clone())?;
-    let mut engine_options = engine_options(array.uuid, options.read_only, options.force)?;
-    engine_options.skip_verification = options.skip_verification;
-    if options.skip_verification {
-        log::warning("blocks are not verified when they are read: use this for measuring only");
-    }
-    let housekeeping = start_housekeeping(array.uuid, options.read_only, mailbox.clone())?;
-    let host = Host::open(
-        array.files,
-        engine_options,
-        driver,
-        pool.clone(),
-        housekeeping,
-    )?;
-    let Some(mut host) = wait_until_open(host, &inbox)? else {
-        return Ok(());
-    };
-
-    let export = export(&host);
-    let listeners = std::mem::take(&mut sockets.listeners);
-    let frontend = Frontend::start(export, pool, listeners, host.driver());
-    let control = UnixListener::from(sockets.control.take().expect("opened above"));
-    let control = ControlServer::start(control, Arc::new(mailbox))?;
-    let _pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose()?;
-    ready(&name, &sockets.uris)?;
-
-    let end = Service::new(host, frontend, inbox, sockets.uris.clone()).run();
-    let result = end.result.map(|_| format!("{name} is flushed and stopped"));
-    for answer in end.answers {
-        answer(result.clone());
-    }
-    drop(control);
-    result.map(|text| log::info(&text))
-}
-
-pub(super) fn start_driver(backend: Backend, pool: &Pool) -> Result<Driver, Failure> {
-    let driver = Driver::new(backend, pool, Limits::default())
+    let listeners = open_listeners(&options.listen, inherited, &names, options.insecure)?;
+    let front = Driver::new(options.manner.backend, &Pool::heap(), Limits::default())
         .map_err(|error| Failure::failed(error.to_string()))?;
-    if let Some(reason) = driver.fallback_reason() {
-        log::warning(reason);
-    }
-    log::info(&format!(
-        "members are read and written with {}",
-        driver.kind()
-    ));
-    driver.note().iter().for_each(|note| log::info(note));
-    Ok(driver)
-}
+    let members = arrays.iter().map(|array| array.files.len()).sum();
+    let connections_max = limits::connections_max(options.connections_max, members);
 
-fn witness_path(array: Uuid) -> Option<PathBuf> {
-    paths::state_directory().map(|directory| directory.join(format!("{array}.witness")))
-}
-
-pub(super) fn engine_options(
-    array: Uuid,
-    read_only: bool,
-    force: bool,
-) -> Result<OpenOptions, Failure> {
-    let witness = match witness_path(array) {
-        Some(path) => load_witness(&path)?,
-        None => None,
+    let jobs = jobs(arrays, options, connections_max, &listeners, &mut failures)?;
+    let running = jobs.into_iter().map(Running::start);
+    let running: Vec<Running> = running.collect::<Result<_, _>>()?;
+    let stop = Stop {
+        begun: Arc::default(),
+        arrays: running.iter().map(Running::mailbox).collect(),
+        front: front.waker(),
+        notifier,
     };
-    Ok(OpenOptions {
-        read_only,
-        force,
-        witness,
-        nonce: random::words()?(),
-        in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
-        ..OpenOptions::default()
-    })
-}
-
-pub(super) fn start_housekeeping(
-    array: Uuid,
-    read_only: bool,
-    mailbox: Mailbox,
-) -> Result<Housekeeping, Failure> {
-    let witness = witness_path(array).filter(|_| !read_only);
-    let on_gone = move |device, why| {
-        if mailbox.send(Message::Gone(device, why)).is_err() {
-            log::warning("the data thread is busy; a missing member shows by its I/O errors");
-        }
-    };
-    Housekeeping::start(witness, Box::new(on_gone))
-}
-
-/// Runs recovery. None when a signal came first: recovery may be cut short at any time.
-pub(super) fn wait_until_open(
-    mut host: Host,
-    inbox: &Receiver<Message>,
-) -> Result<Option<Host>, Failure> {
-    let mut events = Vec::new();
-    loop {
-        host.pump();
-        match host.next_notice() {
-            Some(Notice::Opened) => return Ok(Some(host)),
-            Some(Notice::Refused(failure)) => {
-                host.close();
-                return Err(failure);
-            }
-            Some(Notice::Stopped) => panic!("nobody has stopped it"),
-            None => {}
-        }
-        for message in inbox.try_iter() {
-            match message {
-                Message::Gone(device, why) => host.device_gone(device, why),
-                Message::Terminate => {
-                    host.close();
-                    return Ok(None);
-                }
-                Message::Status(_) | Message::Order(..) => panic!("no operator is served yet"),
-            }
-        }
-        host.wait(None, &mut events);
-        events.clear();
-    }
-}
-
-fn export(host: &Host) -> Export {
-    let info = host.engine().export().expect("the array is open");
-    let preferred = info
-        .stripe_bytes
-        .clamp(4096, PREFERRED_BLOCK_BYTES_MAX.into()) as u32;
-    // A stripe of five members is no power of two; the protocol wants one.
-    let preferred_block_bytes = 1 << preferred.ilog2();
-    Export {
-        description: format!("uraid array {}", info.name),
-        name: info.name,
-        size_bytes: info.size_bytes,
-        read_only: info.read_only,
-        preferred_block_bytes,
-        hidden: false,
-        admission: Admission::Open,
-    }
-}
-
-/// All sockets of a server; unix sockets are removed when dropped.
-struct Sockets {
-    listeners: Vec<OwnedFd>,
-    control: Option<OwnedFd>,
-    uris: Vec<String>,
-    created: Vec<PathBuf>,
-}
-
-impl Sockets {
-    fn open(options: &ServeOptions, name: &str) -> Result<Sockets, Failure> {
-        if options.listen.is_empty() || options.control.is_none() {
-            paths::make_private_directory(&paths::socket_directory())?;
-        }
-        let mut sockets = Sockets {
-            listeners: Vec::new(),
-            control: None,
-            uris: Vec::new(),
-            created: Vec::new(),
-        };
-        let control = options
-            .control
-            .clone()
-            .unwrap_or_else(|| paths::control_path(name));
-        sockets.control = Some(sockets.listen_unix(&control)?);
-        let default = [Listen::Unix(paths::nbd_path(name))];
-        let places = if options.listen.is_empty() {
-            &default[..]
-        } else {
-            &options.listen
-        };
-        for place in places {
-            sockets.listen(place, name)?;
-        }
-        Ok(sockets)
+    let on_signal = stop.clone();
+    signals.forward_to(move || on_signal.all())?;
+    let (running, exports) = wait_until_open(running, &mut failures)?;
+    if stop.has_begun() {
+        return wait_for_end(running);
     }
 
-    fn listen(&mut self, place: &Listen, name: &str) -> Result<(), Failure> {
-        match place {
-            Listen::Unix(path) => {
-                let path = std::path::absolute(path)
-                    .doing(|| format!("make {} absolute", path.display()))?;
-                let fd = self.listen_unix(&path)?;
-                self.listeners.push(fd);
-                self.uris.push(unix_uri(&path, name));
-            }
-            Listen::Tcp { host, port } => {
-                let (fd, address) =
-                    listen_tcp(host, *port).map_err(|e| Failure::failed(e.to_string()))?;
-                self.listeners.push(fd);
-                self.uris.push(tcp_uri(address, name));
-            }
+    let uris = running.iter().map(|running| running.uris.clone());
+    let exports = exports.into_iter().map(|export| offered(export, options));
+    let served = exports.zip(uris);
+    let served: Vec<Served> = served
+        .map(|(export, uris)| Served { export, uris })
+        .collect();
+    let places = places(listeners, &served, default_name(&names, options));
+    let everyone = Gate::new(connections_max);
+    let (front, watched) = start_front(front, &running, &served, everyone, places, &stop)?;
+    let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose();
+    let told = pidfile.and_then(|pidfile| {
+        ready(&served, &failures.failed)?;
+        stop.notifier.ready(&status_line(&served, &failures.failed));
+        stop.notifier.start_watchdog(watched)?;
+        Ok(pidfile)
+    });
+    if told.is_err() {
+        stop.all()?;
+    }
+    let ended = wait_for_end(running);
+    // No array is left that could take the message; the front thread is told in any case.
+    let _ = stop.all();
+    front.join().expect("the front thread does not panic");
+    told.and(ended)
+}
+
+/// Arrays must be told apart by their names, and `--export` speaks of what is there.
+fn check_exports(found: &[Group], exports: &[ExportOptions]) -> Result<(), Failure> {
+    for (index, group) in found.iter().enumerate() {
+        let twin = found[..index].iter().find(|twin| twin.name == group.name);
+        if let Some(twin) = twin {
+            return Err(Failure::refused(format!(
+                "two arrays are called {}: {} and {}; serve them apart, each by the names of its \
+                 members",
+                group.name,
+                twin.describe(),
+                group.describe()
+            )));
         }
+    }
+    for (index, export) in exports.iter().enumerate() {
+        let name = &export.name;
+        if exports[..index].iter().any(|twin| twin.name == *name) {
+            return Err(Failure::usage(format!(
+                "--export speaks of {name} twice; say it all at once"
+            )));
+        }
+        // One whose superblocks cannot be read has no name; opening it says why.
+        if !found
+            .iter()
+            .any(|group| group.name == *name || group.name.is_empty())
+        {
+            let names: Vec<_> = found.iter().map(|group| group.name.as_str()).collect();
+            return Err(Failure::usage(format!(
+                "--export speaks of {name}, which is none of the arrays found: {}",
+                names.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What becomes of arrays that cannot be served.
+struct Failures {
+    /// There is one array: what fails it fails the server.
+    alone: bool,
+    failed: Vec<NotServed>,
+}
+
+impl Failures {
+    fn of(arrays: usize) -> Failures {
+        Failures {
+            alone: arrays == 1,
+            failed: Vec::new(),
+        }
+    }
+
+    /// `name` cannot be served; the others go on.
+    fn add(&mut self, name: String, failure: Failure) -> Result<(), Failure> {
+        if self.alone {
+            return Err(failure);
+        }
+        log::warning(&format!("{name} is not served: {failure}"));
+        self.failed.push(NotServed { name, failure });
         Ok(())
     }
 
-    fn listen_unix(&mut self, path: &Path) -> Result<OwnedFd, Failure> {
-        let fd = listen_unix(path).map_err(|error| match error {
-            ListenError::SocketInUse { path } => Failure::refused(format!(
-                "{} is in use: another server listens there; stop it, or choose another place",
-                path.display()
-            )),
-            other => Failure::failed(other.to_string()),
-        })?;
-        self.created.push(path.to_owned());
-        Ok(fd)
-    }
-}
-
-impl Drop for Sockets {
-    fn drop(&mut self) {
-        for path in &self.created {
-            if let Err(error) = fs::remove_file(path) {
-                log::warning(&format!("cannot remove {}: {error}", path.display()));
-            }
+    /// Fails if nothing is `left`: refused if all were refused.
+    fn check(&self, left: usize) -> Result<(), Failure> {
+        if left > 0 {
+            return Ok(());
         }
-    }
-}
-
-/// A file with our process id, removed when dropped.
-struct Pidfile {
-    path: PathBuf,
-}
-
-impl Pidfile {
-    fn write(path: &Path) -> Result<Pidfile, Failure> {
-        let path = path.to_owned();
-        let write = || {
-            let mut file = fs::File::create(&path)?;
-            writeln!(file, "{}", std::process::id())
+        let refused = |failed: &NotServed| failed.failure.exit == Exit::Refused;
+        let exit = match self.failed.iter().all(refused) {
+            true => Exit::Refused,
+            false => Exit::Failed,
         };
-        write().doing(|| format!("write the pidfile {}", path.display()))?;
-        Ok(Pidfile { path })
+        let names: Vec<_> = self.failed.iter().map(|f| f.name.as_str()).collect();
+        Err(Failure {
+            exit,
+            message: format!("none of {} can be served; see above", names.join(", ")),
+        })
     }
 }
 
-impl Drop for Pidfile {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            log::warning(&format!(
-                "cannot remove the pidfile {}: {error}",
-                self.path.display()
-            ));
+/// Opens and locks the members of all arrays.
+fn open_arrays(
+    found: Vec<Group>,
+    read_only: bool,
+    failures: &mut Failures,
+) -> Result<Vec<OpenArray>, Failure> {
+    let access = match read_only {
+        true => Access::Read,
+        false => Access::Serve,
+    };
+    let mut arrays = Vec::new();
+    for group in found {
+        match open_array(&group.paths, access) {
+            Ok(array) => arrays.push(array),
+            Err(failure) => failures.add(group.name, failure)?,
         }
     }
+    failures.check(arrays.len())?;
+    Ok(arrays)
+}
+
+/// What the data threads are to do.
+fn jobs(
+    arrays: Vec<OpenArray>,
+    options: &ServeOptions,
+    connections_max: usize,
+    listeners: &[Listener],
+    failures: &mut Failures,
+) -> Result<Vec<Job>, Failure> {
+    let mut jobs = Vec::new();
+    for array in arrays {
+        let name = array.name.clone();
+        let control = match open_control(options.control.as_deref(), &name, failures.alone) {
+            Ok(control) => control,
+            Err(failure) if failure.exit == Exit::Usage => return Err(failure),
+            Err(failure) => {
+                failures.add(name, failure)?;
+                continue;
+            }
+        };
+        let here = listeners.iter().filter(|listener| listener.offers(&name));
+        let limit = options.export(&name).connections_max;
+        jobs.push(Job {
+            array,
+            manner: options.manner,
+            control,
+            uris: here
+                .filter_map(|listener| listener.reach.uri(&name))
+                .collect(),
+            gate: Gate::new(limit.unwrap_or(connections_max)),
+            connections_max,
+        });
+    }
+    failures.check(jobs.len())?;
+    Ok(jobs)
+}
+
+/// The way to stop everything.
+#[derive(Clone)]
+struct Stop {
+    begun: Arc<AtomicBool>,
+    arrays: Arc<[Mailbox]>,
+    front: Waker,
+    notifier: Notifier,
+}
+
+impl Stop {
+    /// Asks all threads to stop. Fails when there is no data thread that would.
+    fn all(&self) -> Result<(), Failure> {
+        if !self.begun.swap(true, Ordering::AcqRel) {
+            self.notifier.stopping();
+        }
+        self.front.wake();
+        let asked: Vec<_> = self
+            .arrays
+            .iter()
+            .map(|mailbox| mailbox.send(Message::Terminate))
+            .collect();
+        // Some may have ended before.
+        asked
+            .into_iter()
+            .reduce(Result::or)
+            .expect("there are arrays")
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
+    }
+}
+
+/// Waits until all arrays are open, or known to stay closed.
+fn wait_until_open(
+    running: Vec<Running>,
+    failures: &mut Failures,
+) -> Result<(Vec<Running>, Vec<Export>), Failure> {
+    let (mut open, mut exports) = (Vec::new(), Vec::new());
+    let mut cut_short = 0;
+    for running in running {
+        match running.wait_until_open() {
+            Ok(Some(export)) => {
+                open.push(running);
+                exports.push(export);
+            }
+            Ok(None) => cut_short += 1,
+            Err(failure) => failures.add(running.name, failure)?,
+        }
+    }
+    failures.check(open.len() + cut_short)?;
+    Ok((open, exports))
+}
+
+/// What clients are told of an array, with what the operator has to say to it.
+fn offered(export: Export, options: &ServeOptions) -> Export {
+    let said = options.export(&export.name);
+    Export {
+        read_only: export.read_only || said.read_only,
+        hidden: said.hidden,
+        description: said.description.unwrap_or(export.description),
+        ..export
+    }
+}
+
+/// What the empty name means where all arrays are offered: the only one that is not hidden. One
+/// that could not be opened counts: nobody gets another array than yesterday for that.
+fn default_name<'a>(names: &'a [String], options: &ServeOptions) -> Option<&'a str> {
+    let mut visible = names.iter().filter(|name| !options.export(name).hidden);
+    let first = visible.next()?;
+    visible.next().is_none().then_some(first)
+}
+
+/// What is offered where.
+fn places(listeners: Vec<Listener>, served: &[Served], default: Option<&str>) -> Vec<Place> {
+    let place = |listener: Listener| {
+        let here = |(_, served): &(usize, &Served)| listener.offers(&served.export.name);
+        let here: Vec<_> = served.iter().enumerate().filter(here).collect();
+        let default = here.iter().find(|(_, served)| {
+            let own = listener.only.is_some() && !served.export.hidden;
+            own || default == Some(&served.export.name)
+        });
+        Place {
+            default: default.map(|(index, _)| *index),
+            offers: here.iter().map(|(index, _)| *index).collect(),
+            listener,
+        }
+    };
+    listeners.into_iter().map(place).collect()
+}
+
+/// Starts the front thread; returns it, and all threads that a watchdog should watch.
+fn start_front(
+    driver: Driver,
+    running: &[Running],
+    served: &[Served],
+    everyone: Arc<Gate>,
+    places: Vec<Place>,
+    stop: &Stop,
+) -> Result<(JoinHandle<()>, Vec<Watched>), Failure> {
+    let heartbeat = Heartbeat::default();
+    let mut watched: Vec<Watched> = running.iter().map(Running::watched).collect();
+    let name = "the front thread".to_string();
+    watched.push(Watched::new(name, heartbeat.clone(), driver.waker()));
+    let offer = |(running, served): (&Running, &Served)| running.offer(served.export.clone());
+    let offers = running.iter().zip(served).map(offer).collect();
+    let front = Front::new(
+        driver,
+        offers,
+        everyone,
+        places,
+        stop.begun.clone(),
+        heartbeat,
+    );
+    let thread = thread::Builder::new()
+        .name("uraid-front".to_string())
+        .spawn(move || front.run())
+        .doing(|| "start a thread".to_string())?;
+    Ok((thread, watched))
+}
+
+/// One line for `systemctl status`.
+fn status_line(served: &[Served], failed: &[NotServed]) -> String {
+    let names: Vec<_> = served.iter().map(|s| s.export.name.as_str()).collect();
+    let mut line = format!("serving {}", names.join(", "));
+    if !failed.is_empty() {
+        let names: Vec<_> = failed.iter().map(|f| f.name.as_str()).collect();
+        line += &format!("; not served: {}", names.join(", "));
+    }
+    line
+}
+
+/// Waits until all arrays have ended; the first that did not end well is the result.
+fn wait_for_end(running: Vec<Running>) -> Result<(), Failure> {
+    let ends: Vec<_> = running
+        .into_iter()
+        .map(|running| (running.name.clone(), running.wait_for_end()))
+        .collect();
+    let alone = ends.len() == 1;
+    let mut result = Ok(());
+    for (name, end) in ends {
+        if let Err(failure) = end {
+            if !alone {
+                log::warning(&format!("{name}: {failure}"));
+            }
+            result = result.and(Err(failure));
+        }
+    }
+    result
 }

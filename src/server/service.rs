@@ -1,6 +1,7 @@
 //! The data thread's loop: one array, its clients, and what operators want of it.
 
 use super::frontend::Frontend;
+use super::heartbeat::Heartbeat;
 use super::host::{Answer, Host, Notice};
 use super::log;
 use crate::control::wire::{
@@ -59,6 +60,7 @@ pub struct Service {
     frontend: Frontend,
     inbox: Receiver<Message>,
     uris: Vec<String>,
+    heartbeat: Heartbeat,
     phase: Phase,
     /// Whoever asked for the stop.
     stop_answers: Vec<Answer>,
@@ -81,12 +83,14 @@ impl Service {
         frontend: Frontend,
         inbox: Receiver<Message>,
         uris: Vec<String>,
+        heartbeat: Heartbeat,
     ) -> Service {
         Service {
             host,
             frontend,
             inbox,
             uris,
+            heartbeat,
             phase: Phase::Running,
             stop_answers: Vec::new(),
             stop_result: bounded(1),
@@ -97,7 +101,10 @@ impl Service {
     pub fn run(mut self) -> End {
         let mut events = Vec::new();
         loop {
+            self.heartbeat.beat();
             self.take_messages();
+            self.frontend
+                .take_newcomers(self.host.driver(), Instant::now());
             self.settle();
             self.move_on();
             if self.is_over() {
@@ -106,7 +113,7 @@ impl Service {
             let timeout = self.timeout();
             self.host.wait(timeout, &mut events);
             for event in events.drain(..) {
-                self.frontend.handle(event, self.host.driver());
+                self.frontend.handle(event);
             }
         }
         self.host.close();
@@ -219,7 +226,7 @@ impl Service {
     fn begin_stop(&mut self) {
         if self.phase == Phase::Running {
             log::info("stopping");
-            self.frontend.shutdown(self.host.driver());
+            self.frontend.shutdown();
             self.phase = Phase::Draining(Instant::now() + DRAIN_MAX);
         }
     }
@@ -251,8 +258,9 @@ impl Service {
             Phase::Draining(deadline) | Phase::Goodbye(deadline) => Some(deadline),
             Phase::Running | Phase::Stopping => None,
         };
-        let negotiation = self.frontend.check_negotiations(now);
-        let first = [phase, negotiation].into_iter().flatten().min();
+        let patience = self.frontend.check_patience(now);
+        let fence = self.frontend.fence_deadline();
+        let first = [phase, patience, fence].into_iter().flatten().min();
         first.map(|at| at.saturating_duration_since(now))
     }
 }

@@ -1,8 +1,6 @@
 //! Signals that end a server, taken by a thread instead of a handler.
 
 use super::log;
-use super::operator::Mailbox;
-use super::service::Message;
 use crate::failure::{Doing, Failure};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -21,15 +19,19 @@ pub fn block() -> Result<Blocked, Failure> {
 }
 
 impl Blocked {
-    /// From now on a signal asks the data thread to stop. A second one ends the process at once:
-    /// no answered write is lost by that, it only makes the next start a recovery.
-    pub fn forward_to(self, mailbox: Mailbox) -> Result<(), Failure> {
+    /// From now on a signal calls `stop`, which asks all data threads to stop. A second one, or
+    /// one that cannot be passed on, ends the process at once: no answered write is lost by that,
+    /// it only makes the next start a recovery.
+    pub fn forward_to(
+        self,
+        stop: impl Fn() -> Result<(), Failure> + Send + 'static,
+    ) -> Result<(), Failure> {
         let forward = move || {
             let mut signals = 0;
             while let Ok(signal) = self.set.wait() {
                 log::info(&format!("got {signal}"));
                 signals += 1;
-                if signals > 1 || mailbox.send(Message::Terminate).is_err() {
+                if signals > 1 || stop().is_err() {
                     log::warning("ending at once; the next start recovers");
                     std::process::exit(1);
                 }

@@ -61,8 +61,8 @@ pub fn scrub_to_end(sandbox: &Sandbox, server: &Server) -> Value {
 }
 
 impl Server {
-    /// Starts a server on a unix socket of its own, unless `options` name a `--listen`; `Err` is
-    /// a server that ended before it was ready.
+    /// Starts a server on unix sockets of its own, unless `options` name a `--listen` or a
+    /// `--control`; `Err` is a server that ended before it was ready.
     pub fn start(sandbox: &Sandbox, options: &str, members: &[PathBuf]) -> Result<Server, Ran> {
         let number = SERVERS.fetch_add(1, Ordering::Relaxed);
         let socket = sandbox.path(format!("s{number}.sock"));
@@ -75,10 +75,10 @@ impl Server {
                 .arg("--listen")
                 .arg(format!("unix:{}", socket.display()));
         }
-        command
-            .arg("--control")
-            .arg(&control)
-            .args(as_args(members));
+        if !options.contains("--control") {
+            command.arg("--control").arg(&control);
+        }
+        command.args(as_args(members));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(File::create(&log).expect("log file"));
         let what = spoken(&command);

@@ -1,14 +1,17 @@
 //! Listening sockets and what is set on the streams they accept.
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt,
+    AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt,
+    sockopt,
 };
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Idle time after which a TCP peer is asked whether it still lives, in seconds.
 const KEEPALIVE_IDLE_SECONDS: u32 = 60;
@@ -83,6 +86,87 @@ pub fn listen_tcp(host: &str, port: u16) -> Result<(OwnedFd, SocketAddr), Listen
     Ok((listener.into(), address))
 }
 
+/// A listening socket that whoever started us has opened.
+#[derive(Debug)]
+pub struct Inherited {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// What it is called (`FileDescriptorName=`); empty if nobody said.
+    pub name: String,
+}
+
+/// First of the descriptors that are passed (`SD_LISTEN_FDS_START`).
+const LISTEN_FDS_START: RawFd = 3;
+
+/// Most descriptors that are passed.
+const LISTEN_FDS_MAX: RawFd = 1024;
+
+/// Takes the sockets that a service manager has passed to this process (sd_listen_fds(3)): once,
+/// from then on there are none.
+///
+/// # Errors
+/// The variables are malformed, or a descriptor is not open.
+pub fn take_inherited() -> io::Result<Vec<Inherited>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    let variable = |name: &str| std::env::var(name).ok();
+    let ours = variable("LISTEN_PID").is_some_and(|pid| pid == std::process::id().to_string());
+    if !ours || TAKEN.swap(true, Ordering::AcqRel) {
+        return Ok(Vec::new());
+    }
+    let count = variable("LISTEN_FDS").unwrap_or_default();
+    let count = count.parse().ok().filter(|count| *count <= LISTEN_FDS_MAX);
+    let count: RawFd = count.ok_or_else(|| io::Error::other("LISTEN_FDS is not a number"))?;
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
+    let mut found = Vec::new();
+    for fd in LISTEN_FDS_START..LISTEN_FDS_START + count {
+        if std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_err() {
+            let text = format!("LISTEN_FDS speaks of descriptor {fd}, which is not open");
+            return Err(io::Error::other(text));
+        }
+        // SAFETY: it is open, as was just seen. The variables name this process and say that these descriptors were passed to
+        // it to own; nothing else here takes them, and this is done once.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        let name = names.next().unwrap_or_default().to_string();
+        found.push(Inherited { fd, name });
+    }
+    Ok(found)
+}
+
+/// Where a socket listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// A unix socket; without a path if it has none that others could use.
+    Unix(Option<PathBuf>),
+    /// A TCP port.
+    Tcp(SocketAddr),
+}
+
+/// Where `socket` listens.
+///
+/// # Errors
+/// It does not, or is neither a TCP nor a unix stream socket.
+pub fn listening_address(socket: &OwnedFd) -> io::Result<Address> {
+    let kind = getsockopt(socket, sockopt::SockType)?;
+    if kind != SockType::Stream || !getsockopt(socket, sockopt::AcceptConn)? {
+        return Err(io::Error::other("it is not a listening stream socket"));
+    }
+    let address = getsockname::<SockaddrStorage>(socket.as_raw_fd())?;
+    if let Some(unix) = address.as_unix_addr() {
+        return Ok(Address::Unix(unix.path().map(Path::to_owned)));
+    }
+    let v4 = address
+        .as_sockaddr_in()
+        .map(|v4| SocketAddr::V4((*v4).into()));
+    let v6 = address
+        .as_sockaddr_in6()
+        .map(|v6| SocketAddr::V6((*v6).into()));
+    v4.or(v6)
+        .map(Address::Tcp)
+        .ok_or_else(|| io::Error::other("it is neither a TCP nor a unix socket"))
+}
+
 /// Sets up a stream: on TCP answers go out at once and dead peers are noticed after some minutes.
 /// Other sockets need nothing.
 pub fn tune_stream(stream: impl AsFd) -> nix::Result<()> {
@@ -119,6 +203,20 @@ mod tests {
         drop(first);
         let _second = listen_unix(&path).unwrap();
         UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_socket_says_where_it_listens() {
+        let (tcp, address) = listen_tcp("127.0.0.1", 0).unwrap();
+        assert_eq!(listening_address(&tcp).unwrap(), Address::Tcp(address));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let unix = listen_unix(&path).unwrap();
+        assert_eq!(listening_address(&unix).unwrap(), Address::Unix(Some(path)));
+        let (connected, _peer) = UnixStream::pair().unwrap();
+        assert!(listening_address(&connected.into()).is_err());
+        let file = tempfile::tempfile().unwrap();
+        assert!(listening_address(&file.into()).is_err());
     }
 
     #[test]

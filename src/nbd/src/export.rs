@@ -36,6 +36,8 @@ pub struct Export {
     pub preferred_block_bytes: u32,
     /// Whether it is kept out of lists: only who knows the name gets it.
     pub hidden: bool,
+    /// Whether it is what the empty name means; at most one of a list is.
+    pub is_default: bool,
     /// Whether clients may choose it at present.
     pub admission: Admission,
 }
@@ -77,22 +79,11 @@ impl Export {
     }
 }
 
-/// The index of the export called `name`; the empty name means the only one that is not hidden,
-/// and nothing where there are several.
+/// The index of the export called `name`; the empty name means the default, if there is one.
 pub(crate) fn find(exports: &[Export], name: &[u8]) -> Option<usize> {
     let by_name = exports
         .iter()
         .position(|export| export.name.as_bytes() == name);
-    by_name.or_else(|| default(exports).filter(|_| name.is_empty()))
-}
-
-fn default(exports: &[Export]) -> Option<usize> {
-    let mut visible = exports
-        .iter()
-        .enumerate()
-        .filter(|(_, export)| !export.hidden);
-    let first = visible.next();
-    first
-        .filter(|_| visible.next().is_none())
-        .map(|(index, _)| index)
+    let default = || exports.iter().position(|export| export.is_default);
+    by_name.or_else(|| default().filter(|_| name.is_empty()))
 }

@@ -39,19 +39,17 @@ fn hidden_exports_are_served_and_not_listed() {
 }
 
 #[test]
-fn the_default_is_the_only_export_that_can_be_seen() {
-    let unknown = [option_reply::ERR_UNKNOWN];
+fn the_empty_name_means_the_default_if_there_is_one() {
     let mut exports = exports().to_vec();
-    assert_eq!(go(&mut offered(&exports), ""), unknown, "of several");
-    (exports[0].hidden, exports[2].hidden) = (true, true);
+    let unknown = [option_reply::ERR_UNKNOWN];
+    assert_eq!(go(&mut offered(&exports), ""), unknown);
+    exports[1].is_default = true;
     let mut connection = offered(&exports);
     assert_eq!(
         go(&mut connection, ""),
         [option_reply::INFO, option_reply::ACK]
     );
     assert_eq!(connection.session.export(), Some(1));
-    exports[1].hidden = true;
-    assert_eq!(go(&mut offered(&exports), ""), unknown, "of hidden ones");
 }
 
 #[test]

@@ -384,6 +384,7 @@ fn replies_that_nobody_fetches_hold_up_further_options() {
         read_only: false,
         preferred_block_bytes: 512,
         hidden: false,
+        is_default: false,
         admission: Admission::Open,
     };
     let mut connection = Connection {

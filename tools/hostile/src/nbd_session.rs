@@ -49,6 +49,7 @@ impl Conversation {
             read_only: i == 1,
             preferred_block_bytes: 65536,
             hidden: i == 2,
+            is_default: i == 0,
             admission: Admission::Open,
         };
         let exports: Arc<[Export]> = SIZES.into_iter().enumerate().map(export).collect();

@@ -43,6 +43,7 @@ impl Server {
             read_only: false,
             preferred_block_bytes: 4096,
             hidden: false,
+            is_default: false,
             admission: Admission::Open,
         });
         let shared = Arc::new(Shared {

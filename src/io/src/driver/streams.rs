@@ -3,8 +3,11 @@
 use super::call::{CALL_BYTES_MAX, Call, Segments, total_len};
 use super::{Done, Driver, DriverEvent, Key, Operation};
 use crate::sockets::tune_stream;
+use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::time::TimeSpec;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -201,6 +204,22 @@ impl Driver {
         let idle = stream.receiving.is_none() && stream.sending.is_none();
         assert!(idle, "{id:?} is receiving or sending");
         self.streams.remove(&id).expect("just seen").fd
+    }
+
+    /// Streams whose peer sends nothing more: it has closed them, though bytes that it sent
+    /// before may be waiting. Asks the kernel about all of them.
+    pub fn ended_streams(&self) -> Vec<StreamId> {
+        let ends = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let sockets = self.streams.values().map(|stream| stream.fd.as_fd());
+        let mut fds: Vec<PollFd<'_>> = sockets.map(|fd| PollFd::new(fd, ends)).collect();
+        if let Err(errno) = ppoll(&mut fds, Some(TimeSpec::from(Duration::ZERO)), None) {
+            // Kernel memory is short: whoever asks takes all for ended.
+            assert!(matches!(errno, Errno::ENOMEM | Errno::EINTR), "{errno}");
+            return self.streams.keys().copied().collect();
+        }
+        let streams = self.streams.keys().zip(&fds);
+        let ended = streams.filter(|(_, fd)| fd.any().unwrap_or(true));
+        ended.map(|(stream, _)| *stream).collect()
     }
 
     /// Receives into `range` of `buffer`, which must not be empty: at least one byte, at most all

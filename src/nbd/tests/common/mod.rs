@@ -23,6 +23,7 @@ fn export(name: &str, size_bytes: u64, read_only: bool) -> Export {
         read_only,
         preferred_block_bytes: 65536,
         hidden: false,
+        is_default: false,
         admission: Admission::Open,
     }
 }

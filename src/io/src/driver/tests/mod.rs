@@ -49,6 +49,7 @@ on_both_backends!(
     streams_echo_over_unix,
     streams_echo_over_tcp,
     a_stream_goes_on_in_another_driver,
+    an_ended_stream_is_known_before_its_bytes_are_read,
     a_send_of_many_buffers_is_complete,
     both_directions_at_once,
     a_dead_peer_fails_the_send,
@@ -533,6 +534,21 @@ fn streams_echo_over_tcp(new: New) {
         });
         serve_echo(&mut driver, &pool, listener, 1);
     });
+}
+
+fn an_ended_stream_is_known_before_its_bytes_are_read(new: New) {
+    let pool = Pool::heap();
+    let (mut driver, mut far) = connected(new, &pool);
+    far.write_all(b"last words").unwrap();
+    assert!(driver.ended_streams().is_empty());
+    drop(far);
+    assert_eq!(driver.ended_streams(), [StreamId(1)]);
+    driver.recv(StreamId(1), pool.take(64), 0..64);
+    let received = events(&mut driver);
+    assert!(
+        matches!(received[..], [DriverEvent::Received { result: Ok(10), .. }]),
+        "{received:?}"
+    );
 }
 
 fn a_stream_goes_on_in_another_driver(new: New) {

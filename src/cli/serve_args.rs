@@ -1,0 +1,89 @@
+//! `uraid serve` as it is typed.
+
+use super::args::parse_name;
+use crate::server::export::ExportOptions;
+use crate::server::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_LIMIT};
+use crate::server::listen::Listen;
+use clap::{ArgAction, Args, ValueEnum};
+use std::path::PathBuf;
+
+/// `uraid serve`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  uraid serve a.img b.img c.img d.img
+  uraid serve --listen tcp:127.0.0.1:10809 --scan /srv/members
+  uraid serve --scan /srv --export tank,max-connections=4 --export old,read-only,hidden
+  qemu-img info 'nbd+unix:///demo?socket=/run/uraid/demo.nbd'
+
+Once clients can connect, `ready NAME URI...` is printed on standard output; the log goes to
+standard error. SIGTERM, SIGINT and `uraid stop` flush and stop cleanly.
+
+All arrays whose members are named or found are served, each as an export of its name, each with a
+control socket of its own. Without --listen each has an NBD socket of its own too, where it is the
+only export; places of --listen offer all arrays. The default export (the empty name) is the only
+one that is not hidden, where there is only one. An array that cannot be served is logged and left
+out, unless it is the only one. Sockets passed by systemd (LISTEN_FDS) take the place of the
+default; one with FileDescriptorName=NAME offers the array NAME alone.")]
+pub struct ServeArgs {
+    /// Where to listen: unix:PATH or tcp:HOST:PORT, port 0 takes a free one (repeatable)
+    /// [default: unix:DIR/NAME.nbd, DIR being /run/uraid (root), $XDG_RUNTIME_DIR/uraid or
+    /// /tmp/uraid-UID]
+    #[arg(long, value_name = "ADDRESS", action = ArgAction::Append)]
+    pub listen: Vec<Listen>,
+    /// Control socket, or a directory where each array has NAME.control [default: beside the
+    /// default NBD socket]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// How an array is offered: NAME, then any of read-only (clients may not write), hidden (not
+    /// listed), max-connections=N, description=TEXT (to the end), after commas (repeatable)
+    #[arg(long, value_name = "NAME[,OPTION...]", action = ArgAction::Append)]
+    pub export: Vec<ExportOptions>,
+    /// Most clients at once, of all arrays together
+    #[arg(long, value_name = "N", default_value_t = CONNECTIONS_DEFAULT,
+          value_parser = parse_connections)]
+    pub max_connections: usize,
+    /// Listen on TCP addresses that other hosts can reach: nothing is encrypted, and whoever
+    /// connects may read and write
+    #[arg(long)]
+    pub insecure: bool,
+    /// Write nothing to the members, serve whatever set of them can be read
+    #[arg(long)]
+    pub read_only: bool,
+    /// Take every member found in this directory (repeatable)
+    #[arg(long, value_name = "DIR", action = ArgAction::Append)]
+    pub scan: Vec<PathBuf>,
+    /// With --scan: the one array to serve
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    pub name: Option<String>,
+    /// Start what would be refused for safety, after saying what may be lost
+    #[arg(long)]
+    pub force: bool,
+    /// How members are read and written [default: uring where the kernel allows it]
+    #[arg(long, value_name = "BACKEND", value_enum)]
+    pub io: Option<IoBackend>,
+    /// Do not verify blocks when they are read: only to measure what verification costs
+    #[arg(long, hide = true)]
+    pub skip_verification: bool,
+    /// Write the process id here once ready, remove it at the end
+    #[arg(long, value_name = "PATH")]
+    pub pidfile: Option<PathBuf>,
+    /// Members, in any order
+    #[arg(value_name = "MEMBER", required_unless_present = "scan")]
+    pub members: Vec<PathBuf>,
+}
+
+/// The choices of `--io`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoBackend {
+    /// io_uring
+    Uring,
+    /// Threads and pread/pwrite
+    Threads,
+}
+
+fn parse_connections(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok();
+    let number = number.filter(|number| (1..=CONNECTIONS_LIMIT).contains(number));
+    number.ok_or_else(|| format!("a number from 1 to {CONNECTIONS_LIMIT}"))
+}

@@ -1,0 +1,324 @@
+//! One array on its data thread: opened, served, flushed.
+
+use super::budget::IN_FLIGHT_BYTES_MAX;
+use super::front::{Handover, Offer};
+use super::frontend::Frontend;
+use super::gate::Gate;
+use super::heartbeat::{Heartbeat, Watched};
+use super::host::{Host, Notice};
+use super::housekeeping::{Housekeeping, load_witness};
+use super::members::OpenArray;
+use super::operator::{INBOX_MAX, Mailbox};
+use super::service::{Message, Service};
+use super::sockets::SocketFile;
+use super::{log, random};
+use crate::control::paths;
+use crate::control::server::ControlServer;
+use crate::failure::{Doing, Failure};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use uraid_buffer::Pool;
+use uraid_core::units::Uuid;
+use uraid_engine::api::OpenOptions;
+use uraid_io::driver::{Backend, Driver, Limits};
+use uraid_nbd::{Admission, Export};
+
+/// Memory for buffers of one array, registered with the kernel where possible; the heap helps out
+/// beyond it. Twice what clients may have under way: the other half is for parity, journal and
+/// rebuild.
+const POOL_BYTES: usize = 2 * IN_FLIGHT_BYTES_MAX as usize;
+
+/// Largest preferred block that we tell clients; larger stripes are no better for them.
+const PREFERRED_BLOCK_BYTES_MAX: u32 = 1 << 20;
+
+/// How arrays are opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// How members are read and written.
+    pub backend: Backend,
+    /// Write nothing to the members.
+    pub read_only: bool,
+    /// Start what would be refused.
+    pub force: bool,
+    /// Hand out blocks without checking them.
+    pub skip_verification: bool,
+}
+
+/// What a data thread is to do.
+pub struct Job {
+    /// The members, open and locked.
+    pub array: OpenArray,
+    /// How to open it.
+    pub manner: Manner,
+    /// Its control socket.
+    pub control: (OwnedFd, SocketFile),
+    /// Where clients find it.
+    pub uris: Vec<String>,
+    /// Counts its clients.
+    pub gate: Arc<Gate>,
+    /// Most clients at once.
+    pub connections_max: usize,
+}
+
+/// A data thread at work.
+pub struct Running {
+    /// Name of the array.
+    pub name: String,
+    /// Where clients find it.
+    pub uris: Vec<String>,
+    mailbox: Mailbox,
+    gate: Arc<Gate>,
+    desk: Sender<Handover>,
+    heartbeat: Heartbeat,
+    opened: Receiver<Result<Option<Export>, Failure>>,
+    thread: JoinHandle<Result<(), Failure>>,
+}
+
+impl Running {
+    /// Starts the data thread of an array; it opens the array first.
+    pub fn start(job: Job) -> Result<Running, Failure> {
+        let name = job.array.name.clone();
+        let uris = job.uris.clone();
+        let gate = job.gate.clone();
+        let pool = Pool::arena(POOL_BYTES).unwrap_or_else(|_| Pool::heap());
+        let driver = start_driver(job.manner.backend, &pool)?;
+        let (sender, inbox) = bounded(INBOX_MAX);
+        let mailbox = Mailbox {
+            sender,
+            waker: driver.waker(),
+        };
+        let (desk, newcomers) = bounded(job.connections_max);
+        let (tell_opened, opened) = bounded(1);
+        let heartbeat = Heartbeat::default();
+        let thread = DataThread {
+            job,
+            pool,
+            driver,
+            mailbox: mailbox.clone(),
+            inbox,
+            newcomers,
+            heartbeat: heartbeat.clone(),
+        };
+        let thread = thread::Builder::new()
+            .name(format!("uraid-{name}"))
+            .spawn(move || thread.run(&tell_opened))
+            .doing(|| "start a thread".to_string())?;
+        Ok(Running {
+            name,
+            uris,
+            mailbox,
+            gate,
+            desk,
+            heartbeat,
+            opened,
+            thread,
+        })
+    }
+
+    /// Waits until the array is open, and returns what is exported. None when a signal came first.
+    pub fn wait_until_open(&self) -> Result<Option<Export>, Failure> {
+        let opened = self.opened.recv();
+        opened.expect("the data thread tells it before it ends")
+    }
+
+    /// What the front thread needs to know of it.
+    pub fn offer(&self, export: Export) -> Offer {
+        Offer {
+            export,
+            gate: self.gate.clone(),
+            desk: self.desk.clone(),
+            waker: self.mailbox.waker.clone(),
+        }
+    }
+
+    /// The way to it.
+    pub fn mailbox(&self) -> Mailbox {
+        self.mailbox.clone()
+    }
+
+    /// Has its progress watched.
+    pub fn watched(&self) -> Watched {
+        let name = format!("the data thread of {}", self.name);
+        Watched::new(name, self.heartbeat.clone(), self.mailbox.waker.clone())
+    }
+
+    /// Waits for its end: everything is flushed, or why not.
+    pub fn wait_for_end(self) -> Result<(), Failure> {
+        let ended = self.thread.join();
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// What belongs to the data thread.
+struct DataThread {
+    job: Job,
+    pool: Pool,
+    driver: Driver,
+    mailbox: Mailbox,
+    inbox: Receiver<Message>,
+    newcomers: Receiver<Handover>,
+    heartbeat: Heartbeat,
+}
+
+impl DataThread {
+    fn run(self, opened: &Sender<Result<Option<Export>, Failure>>) -> Result<(), Failure> {
+        let DataThread {
+            job,
+            pool,
+            driver,
+            mailbox,
+            inbox,
+            newcomers,
+            heartbeat,
+        } = self;
+        let tell = |what| opened.send(what).expect("somebody waits for it");
+        let name = job.array.name.clone();
+        let (control, _control_file) = job.control;
+        let host = open(job.array, job.manner, driver, pool.clone(), &mailbox);
+        let host = match host.and_then(|host| wait_until_open(host, &inbox)) {
+            Ok(Some(host)) => host,
+            Ok(None) => {
+                tell(Ok(None));
+                return Ok(());
+            }
+            Err(failure) => {
+                tell(Err(failure.clone()));
+                return Err(failure);
+            }
+        };
+        let control = ControlServer::start(UnixListener::from(control), Arc::new(mailbox));
+        let control = control.inspect_err(|failure| tell(Err(failure.clone())))?;
+        tell(Ok(Some(export(&host))));
+
+        let frontend = Frontend::new(newcomers, job.gate, pool);
+        let end = Service::new(host, frontend, inbox, job.uris, heartbeat).run();
+        let result = end.result.map(|_| format!("{name} is flushed and stopped"));
+        for answer in end.answers {
+            answer(result.clone());
+        }
+        drop(control);
+        result.map(|text| log::info(&text))
+    }
+}
+
+fn open(
+    array: OpenArray,
+    manner: Manner,
+    driver: Driver,
+    pool: Pool,
+    mailbox: &Mailbox,
+) -> Result<Host, Failure> {
+    let mut options = engine_options(array.uuid, manner.read_only, manner.force)?;
+    options.skip_verification = manner.skip_verification;
+    if manner.skip_verification {
+        log::warning("blocks are not verified when they are read: use this for measuring only");
+    }
+    let housekeeping = start_housekeeping(array.uuid, manner.read_only, mailbox.clone())?;
+    Host::open(array.files, options, driver, pool, housekeeping)
+}
+
+pub(super) fn start_driver(backend: Backend, pool: &Pool) -> Result<Driver, Failure> {
+    let driver = Driver::new(backend, pool, Limits::default())
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    if let Some(reason) = driver.fallback_reason() {
+        log::warning(reason);
+    }
+    log::info(&format!(
+        "members are read and written with {}",
+        driver.kind()
+    ));
+    driver.note().iter().for_each(|note| log::info(note));
+    Ok(driver)
+}
+
+fn witness_path(array: Uuid) -> Option<PathBuf> {
+    paths::state_directory().map(|directory| directory.join(format!("{array}.witness")))
+}
+
+pub(super) fn engine_options(
+    array: Uuid,
+    read_only: bool,
+    force: bool,
+) -> Result<OpenOptions, Failure> {
+    let witness = match witness_path(array) {
+        Some(path) => load_witness(&path)?,
+        None => None,
+    };
+    Ok(OpenOptions {
+        read_only,
+        force,
+        witness,
+        nonce: random::words()?(),
+        in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
+        ..OpenOptions::default()
+    })
+}
+
+pub(super) fn start_housekeeping(
+    array: Uuid,
+    read_only: bool,
+    mailbox: Mailbox,
+) -> Result<Housekeeping, Failure> {
+    let witness = witness_path(array).filter(|_| !read_only);
+    let on_gone = move |device, why| {
+        if mailbox.send(Message::Gone(device, why)).is_err() {
+            log::warning("the data thread is busy; a missing member shows by its I/O errors");
+        }
+    };
+    Housekeeping::start(witness, Box::new(on_gone))
+}
+
+/// Runs recovery. None when a signal came first: recovery may be cut short at any time.
+pub(super) fn wait_until_open(
+    mut host: Host,
+    inbox: &Receiver<Message>,
+) -> Result<Option<Host>, Failure> {
+    let mut events = Vec::new();
+    loop {
+        host.pump();
+        match host.next_notice() {
+            Some(Notice::Opened) => return Ok(Some(host)),
+            Some(Notice::Refused(failure)) => {
+                host.close();
+                return Err(failure);
+            }
+            Some(Notice::Stopped) => panic!("nobody has stopped it"),
+            None => {}
+        }
+        for message in inbox.try_iter() {
+            match message {
+                Message::Gone(device, why) => host.device_gone(device, why),
+                Message::Terminate => {
+                    host.close();
+                    return Ok(None);
+                }
+                Message::Status(_) | Message::Order(..) => panic!("no operator is served yet"),
+            }
+        }
+        host.wait(None, &mut events);
+        events.clear();
+    }
+}
+
+fn export(host: &Host) -> Export {
+    let info = host.engine().export().expect("the array is open");
+    let preferred = info
+        .stripe_bytes
+        .clamp(4096, PREFERRED_BLOCK_BYTES_MAX.into()) as u32;
+    // A stripe of five members is no power of two; the protocol wants one.
+    let preferred_block_bytes = 1 << preferred.ilog2();
+    Export {
+        description: format!("uraid array {}", info.name),
+        name: info.name,
+        size_bytes: info.size_bytes,
+        read_only: info.read_only,
+        preferred_block_bytes,
+        hidden: false,
+        is_default: false,
+        admission: Admission::Open,
+    }
+}

@@ -1,0 +1,262 @@
+//! The listening sockets of a server, its control sockets and its pidfile: what it makes in the
+//! file system, and takes away again.
+
+use super::listen::{Listen, tcp_uri, unix_uri};
+use super::log;
+use crate::control::paths;
+use crate::failure::{Doing, Failure};
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use uraid_io::sockets::{
+    Address, Inherited, ListenError, listen_tcp, listen_unix, listening_address,
+};
+
+/// Where a socket can be reached.
+pub enum Reach {
+    /// By a path.
+    Unix(PathBuf),
+    /// By an address.
+    Tcp(SocketAddr),
+    /// Only by whoever passed it.
+    Unnamed,
+}
+
+impl Reach {
+    /// The URI of export `name` there.
+    pub fn uri(&self, name: &str) -> Option<String> {
+        match self {
+            Reach::Unix(path) => Some(unix_uri(path, name)),
+            Reach::Tcp(address) => Some(tcp_uri(*address, name)),
+            Reach::Unnamed => None,
+        }
+    }
+}
+
+/// A listening socket for clients.
+pub struct Listener {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Where.
+    pub reach: Reach,
+    /// The name of the only array that is offered here; none means all of them.
+    pub only: Option<String>,
+    /// A file that is ours to remove.
+    pub file: Option<SocketFile>,
+}
+
+impl Listener {
+    /// Whether the array `name` is offered here.
+    pub fn offers(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == name)
+    }
+}
+
+/// Opens the places of `--listen`, or those that were passed to us, or a socket for each array.
+/// `insecure`: also where others than this host can connect, though nothing is encrypted.
+pub fn open_listeners(
+    places: &[Listen],
+    inherited: Vec<Inherited>,
+    names: &[String],
+    insecure: bool,
+) -> Result<Vec<Listener>, Failure> {
+    let mut listeners = Vec::new();
+    for socket in inherited {
+        listeners.push(take_over(socket, names)?);
+    }
+    for place in places {
+        listeners.push(listen(place)?);
+    }
+    if listeners.is_empty() {
+        paths::make_private_directory(&paths::socket_directory())?;
+        for name in names {
+            let place = Listen::Unix(paths::nbd_path(name));
+            let only = Some(name.clone());
+            listeners.push(Listener {
+                only,
+                ..listen(&place)?
+            });
+        }
+    }
+    for listener in &listeners {
+        check_secure(&listener.reach, insecure)?;
+    }
+    Ok(listeners)
+}
+
+/// A socket that is named like an array offers that array alone.
+fn take_over(socket: Inherited, names: &[String]) -> Result<Listener, Failure> {
+    let Inherited { fd, name } = socket;
+    let address = listening_address(&fd)
+        .doing(|| format!("use the socket {name:?} that was passed to us"))?;
+    let reach = match address {
+        Address::Tcp(address) => Reach::Tcp(address),
+        Address::Unix(Some(path)) => Reach::Unix(path),
+        Address::Unix(None) => Reach::Unnamed,
+    };
+    let only = names.contains(&name).then_some(name);
+    Ok(Listener {
+        fd,
+        reach,
+        only,
+        file: None,
+    })
+}
+
+fn listen(place: &Listen) -> Result<Listener, Failure> {
+    match place {
+        Listen::Unix(path) => {
+            let path =
+                std::path::absolute(path).doing(|| format!("make {} absolute", path.display()))?;
+            let (fd, file) = SocketFile::listen(&path)?;
+            Ok(Listener {
+                fd,
+                reach: Reach::Unix(path),
+                only: None,
+                file: Some(file),
+            })
+        }
+        Listen::Tcp { host, port } => {
+            let (fd, address) =
+                listen_tcp(host, *port).map_err(|e| Failure::failed(e.to_string()))?;
+            Ok(Listener {
+                fd,
+                reach: Reach::Tcp(address),
+                only: None,
+                file: None,
+            })
+        }
+    }
+}
+
+/// Refuses to let the network in where nothing is encrypted and nobody asked who it is.
+fn check_secure(reach: &Reach, insecure: bool) -> Result<(), Failure> {
+    match reach {
+        Reach::Tcp(address) if !insecure && !address.ip().to_canonical().is_loopback() => {
+            Err(Failure::refused(format!(
+                "{address} can be reached from other hosts, and whoever connects may read and \
+                 write everything, unencrypted; listen on a loopback address or a unix socket, \
+                 or say --insecure if the network is yours alone"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The control socket of the array `name`: where `--control` says, which is a directory when
+/// there are several arrays.
+pub fn open_control(
+    place: Option<&Path>,
+    name: &str,
+    alone: bool,
+) -> Result<(OwnedFd, SocketFile), Failure> {
+    let path = match place {
+        None => {
+            paths::make_private_directory(&paths::socket_directory())?;
+            paths::control_path(name)
+        }
+        Some(place) if place.is_dir() => place.join(format!("{name}{}", paths::CONTROL_SUFFIX)),
+        Some(place) if alone => place.to_owned(),
+        Some(place) => {
+            return Err(Failure::usage(format!(
+                "{} is not a directory: with several arrays --control names one, for a control \
+                 socket of each",
+                place.display()
+            )));
+        }
+    };
+    SocketFile::listen(&path)
+}
+
+/// A unix socket's file, removed when dropped.
+pub struct SocketFile {
+    path: PathBuf,
+}
+
+impl SocketFile {
+    fn listen(path: &Path) -> Result<(OwnedFd, SocketFile), Failure> {
+        let fd = listen_unix(path).map_err(|error| match error {
+            ListenError::SocketInUse { path } => Failure::refused(format!(
+                "{} is in use: another server listens there; stop it, or choose another place",
+                path.display()
+            )),
+            other => Failure::failed(other.to_string()),
+        })?;
+        let path = path.to_owned();
+        Ok((fd, SocketFile { path }))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+/// A file with our process id, removed when dropped.
+pub struct Pidfile {
+    path: PathBuf,
+}
+
+impl Pidfile {
+    /// Writes it.
+    pub fn write(path: &Path) -> Result<Pidfile, Failure> {
+        let path = path.to_owned();
+        let write = || {
+            let mut file = fs::File::create(&path)?;
+            writeln!(file, "{}", std::process::id())
+        };
+        write().doing(|| format!("write the pidfile {}", path.display()))?;
+        Ok(Pidfile { path })
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        log::warning(&format!("cannot remove {}: {error}", path.display()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Exit;
+
+    #[test]
+    fn what_others_can_reach_takes_a_word() {
+        for (address, local) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("192.168.1.1:1", false),
+            ("[::ffff:10.0.0.1]:1", false),
+        ] {
+            let reach = Reach::Tcp(address.parse().unwrap());
+            assert_eq!(check_secure(&reach, false).is_ok(), local, "{address}");
+            assert!(check_secure(&reach, true).is_ok(), "{address}");
+        }
+    }
+
+    #[test]
+    fn several_arrays_need_a_directory_for_their_control_sockets() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("control");
+        let failure = open_control(Some(&file), "a", false).err().unwrap();
+        assert_eq!(failure.exit, Exit::Usage);
+        drop(open_control(Some(&file), "a", true).unwrap());
+        assert!(!file.exists(), "removed with its socket");
+        let _a = open_control(Some(directory.path()), "a", false).unwrap();
+        assert!(directory.path().join("a.control").exists());
+    }
+}
