@@ -147,20 +147,19 @@ impl Engine {
 
     /// A device vanished or hangs: its member is taken out of service, and nobody waits for it.
     pub fn device_gone(&mut self, device: DeviceId, why: String) {
-        let Some(array) = self.shared.array.borrow().clone() else {
-            return;
-        };
-        let members = array.members.borrow();
-        let index = members
-            .values()
-            .find(|m| m.device.id == device && m.alive)
-            .map(|m| m.index);
-        drop(members);
-        if let Some(index) = index {
-            array.condemn(index, &why);
+        if let Some(array) = &*self.shared.array.borrow() {
+            let members = array.members.borrow();
+            let index = members
+                .values()
+                .find(|m| m.device.id == device && m.alive)
+                .map(|m| m.index);
+            drop(members);
+            if let Some(index) = index {
+                array.condemn(index, &why);
+            }
         }
-        // Also those that wait for it whatever becomes of the member: the change of config that
-        // is being written to it, the operator who adds it.
+        // Also those that wait for it whatever becomes of the member: recovery, the change of
+        // config that is being written to it, the operator who adds it.
         self.port.give_up(device);
     }
 
