@@ -319,7 +319,11 @@ fn removal_waits_for_the_last_io_and_unlocks(new: New) {
     let results = completions(&mut driver, 51);
     assert!((0..50).all(|token| results[&token].result == Ok(())));
     assert_eq!(results[&50].result, Err(IoError::Errno(libc::ENODEV)));
-    MemberFile::open(&path, OpenMode::default()).unwrap();
+    let soon = OpenMode {
+        lock_wait: Duration::from_secs(10),
+        ..OpenMode::default()
+    };
+    MemberFile::open(&path, soon).unwrap();
     assert!(
         std::fs::read(&path)
             .unwrap()
