@@ -75,6 +75,15 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+impl From<uraid_tls::SetupError> for Failure {
+    fn from(error: uraid_tls::SetupError) -> Failure {
+        match error {
+            uraid_tls::SetupError::Failed(message) => Failure::failed(message),
+            uraid_tls::SetupError::Refused(message) => Failure::refused(message),
+        }
+    }
+}
+
 /// Adds to an operating system's error what was being done, and turns it into exit code 1.
 pub trait Doing<T> {
     /// `what` completes the sentence "cannot ...".

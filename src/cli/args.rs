@@ -2,6 +2,7 @@
 
 pub use super::serve_args::{IoBackend, ServeArgs};
 use super::sizes::{parse_rate, parse_size};
+pub use super::tls_args::{TlsAction, TlsArgs};
 use crate::control::paths::check_name;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -68,6 +69,8 @@ pub enum Command {
     Wipe(WipeArgs),
     /// Zero the error counters
     Clear(ClearArgs),
+    /// Make certificates and keys for encrypted connections
+    Tls(TlsArgs),
 }
 
 /// Which server a command is for.
@@ -481,6 +484,12 @@ mod tests {
             "uraid scrub start --rate-max 0",
             "uraid scrub status --wait --watch",
             "uraid check",
+            "uraid tls",
+            "uraid tls init",
+            "uraid tls init d --days 0",
+            "uraid tls init d --days 40000",
+            "uraid tls client d",
+            "uraid tls psk f",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -15,6 +15,8 @@ mod serve_args;
 mod sizes;
 mod status;
 mod target;
+mod tls;
+mod tls_args;
 mod wait;
 mod wipe;
 
@@ -49,6 +51,7 @@ fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure>
         Command::List => target::list(output),
         Command::Wipe(args) => wipe::run(args, output),
         Command::Clear(args) => orders::clear(args, output),
+        Command::Tls(args) => tls::run(args, output),
     }
     .map(|()| None)
 }

@@ -1,0 +1,96 @@
+//! `uraid tls` as it is typed.
+
+use clap::{ArgAction, Args, Subcommand};
+use std::path::PathBuf;
+
+/// Ten years: machines that nobody looks at do not stop on some Sunday.
+const DAYS_DEFAULT: &str = "3650";
+
+/// `uraid tls`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  uraid tls init /etc/uraid/tls --server-name nas.example --client backup
+  uraid tls client /etc/uraid/tls desktop
+  uraid tls psk /etc/uraid/keys.psk alice
+  uraid serve --listen tcp:0.0.0.0:10809 --tls-certificates /etc/uraid/tls --scan /srv/members
+  nbdinfo 'nbds://nas.example/demo?tls-certificates=/etc/uraid/tls/backup'")]
+pub struct TlsArgs {
+    #[command(subcommand)]
+    pub action: TlsAction,
+}
+
+/// What is to be made.
+#[derive(Subcommand, Debug)]
+pub enum TlsAction {
+    /// Make an authority, a certificate for the server and one for a client
+    #[command(after_help = "\
+Example:
+  uraid tls init /etc/uraid/tls --server-name nas.example --server-name 192.0.2.7 --client backup
+
+DIRECTORY gets ca-cert.pem, ca-key.pem, server-cert.pem, server-key.pem, client-cert.pem and
+client-key.pem, as qemu and libnbd expect them. Each --client gets DIRECTORY/NAME with all that
+a client needs: copy it to where the client runs. The authority's key, ca-key.pem, is needed for
+`uraid tls client` only and may be kept elsewhere. Nothing is overwritten.")]
+    Init(TlsInitArgs),
+    /// Make a certificate for one more client
+    #[command(after_help = "\
+Example:
+  uraid tls client /etc/uraid/tls desktop
+
+DIRECTORY/NAME gets all that the client needs: copy it to where the client runs.")]
+    Client(TlsClientArgs),
+    /// Make a secret key for one more user, for TLS without certificates
+    #[command(after_help = "\
+Example:
+  uraid tls psk /etc/uraid/keys.psk alice
+
+FILE has lines `user:key` as psktool makes them; server and client need the same one. qemu wants
+it to be called keys.psk.")]
+    Psk(TlsPskArgs),
+}
+
+/// `uraid tls init`.
+#[derive(Args, Debug)]
+pub struct TlsInitArgs {
+    /// Where to; made if it is not there
+    pub directory: PathBuf,
+    /// Host name or address by which clients know the server (repeatable) [default: this host's
+    /// name, localhost, 127.0.0.1 and ::1]
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub server_name: Vec<String>,
+    /// A client that gets a directory of its own (repeatable)
+    #[arg(long, value_name = "NAME", action = ArgAction::Append)]
+    pub client: Vec<String>,
+    #[command(flatten)]
+    pub validity: ValidityArgs,
+}
+
+/// `uraid tls client`.
+#[derive(Args, Debug)]
+pub struct TlsClientArgs {
+    /// Where `uraid tls init` has made an authority
+    pub directory: PathBuf,
+    /// The client's name: what `--export ...,tls-client=NAME` of `uraid serve` compares with
+    pub name: String,
+    #[command(flatten)]
+    pub validity: ValidityArgs,
+}
+
+/// `uraid tls psk`.
+#[derive(Args, Debug)]
+pub struct TlsPskArgs {
+    /// The file of keys; made if it is not there
+    pub file: PathBuf,
+    /// The user's name
+    pub user: String,
+}
+
+/// `--days`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct ValidityArgs {
+    /// How long certificates are valid
+    #[arg(long, value_name = "DAYS", default_value = DAYS_DEFAULT,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(uraid_tls::DAYS_MAX)))]
+    pub days: u32,
+}
