@@ -25,7 +25,7 @@ use uraid_buffer::Pool;
 use uraid_core::units::Uuid;
 use uraid_engine::api::OpenOptions;
 use uraid_io::driver::{Backend, Driver, Limits};
-use uraid_nbd::{Admission, Export};
+use uraid_nbd::Export;
 
 /// Memory for buffers of one array, registered with the kernel where possible; the heap helps out
 /// beyond it. Twice what clients may have under way: the other half is for parity, journal and
@@ -317,8 +317,6 @@ fn export(host: &Host) -> Export {
         size_bytes: info.size_bytes,
         read_only: info.read_only,
         preferred_block_bytes,
-        hidden: false,
-        is_default: false,
-        admission: Admission::Open,
+        ..Export::default()
     }
 }

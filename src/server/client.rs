@@ -9,9 +9,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
-use uraid_buffer::{Buf, BufMut, Pool};
+use uraid_buffer::{BufMut, Pool};
 use uraid_io::driver::{Driver, StreamId};
-use uraid_nbd::{ClientRequest, NbdError, ReplyError, RequestKind, Session, State};
+use uraid_nbd::{Answer, ClientRequest, NbdError, ReplyError, RequestKind, Session, State};
 
 /// How long a client may leave an answer unread, or a payload unsent, while others wait for the
 /// memory; and so much longer for each MiB.
@@ -106,8 +106,8 @@ impl Client {
     fn abandon(&mut self, budget: &mut Budget) {
         self.parked = None;
         for request in std::mem::take(&mut self.ready) {
-            if !is_read(&request) {
-                budget.give_back(self.stream, payload_bytes(&request.kind));
+            if !answers_with_data(&request) {
+                budget.give_back(self.stream, request.kind.payload_bytes());
             }
             let gone = ReplyError::new(NbdError::Io, "the client is gone");
             self.session.reply(request.cookie, Err(gone));
@@ -177,7 +177,7 @@ impl Client {
                 // One payload comes at a time: it is this one.
                 let (arriving, _) = self.arriving.take().unwrap_or((0, Instant::now()));
                 budget.give_back(self.stream, arriving);
-                budget.take(self.stream, payload_bytes(&request.kind));
+                budget.take(self.stream, request.kind.payload_bytes());
             }
             self.ready.push_back(request);
         }
@@ -225,7 +225,8 @@ impl Client {
     /// The next request to carry out, if there is room for its payload.
     pub fn next_request(&mut self, budget: &mut Budget) -> Option<ClientRequest> {
         let request = self.ready.front()?;
-        if is_read(request) && !budget.try_take(self.stream, payload_bytes(&request.kind)) {
+        if answers_with_data(request) && !budget.try_take(self.stream, request.kind.payload_bytes())
+        {
             self.waits_for_room = true;
             return None;
         }
@@ -238,7 +239,7 @@ impl Client {
         &mut self,
         cookie: u64,
         bytes: u64,
-        result: Result<Vec<Buf>, ReplyError>,
+        result: Result<Answer, ReplyError>,
         budget: &mut Budget,
     ) {
         self.under_way -= 1;
@@ -288,15 +289,10 @@ impl Client {
     }
 }
 
-fn is_read(request: &ClientRequest) -> bool {
-    matches!(request.kind, RequestKind::Read { .. })
-}
-
-/// The payload that `kind` carries, in whichever direction.
-pub fn payload_bytes(kind: &RequestKind) -> u64 {
-    match kind {
-        RequestKind::Read { len, .. } => u64::from(*len),
-        RequestKind::Write { data, .. } => data.len() as u64,
-        RequestKind::Flush | RequestKind::Trim { .. } | RequestKind::WriteZeroes { .. } => 0,
-    }
+/// Whether its answer takes room, and the request none.
+fn answers_with_data(request: &ClientRequest) -> bool {
+    matches!(
+        request.kind,
+        RequestKind::Read { .. } | RequestKind::BlockStatus { .. }
+    )
 }

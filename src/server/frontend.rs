@@ -6,20 +6,20 @@
 //! under way is not read from.
 
 use super::budget::Budget;
-use super::client::{Client, payload_bytes};
+use super::client::Client;
 use super::fence::Fence;
 use super::front::Handover;
 use super::gate::Gate;
 use super::host::Host;
 use super::log::Chatter;
+use super::translate::{client_answer, engine_request};
 use crossbeam::channel::Receiver;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
-use uraid_engine::api::{Reply, Request, RequestError, RequestId};
+use uraid_engine::api::{Reply, RequestId};
 use uraid_io::driver::{Driver, DriverEvent, StreamId};
-use uraid_nbd::{ClientRequest, NbdError, ReplyError, RequestKind};
 
 /// Most clients that get a chance in one turn to go on with what waited for room.
 const WAITING_TURNS_MAX: usize = 32;
@@ -179,10 +179,10 @@ impl Frontend {
             let under_way = UnderWay {
                 stream,
                 cookie: request.cookie,
-                bytes: payload_bytes(&request.kind),
+                bytes: request.kind.payload_bytes(),
             };
             self.requests.insert(id, under_way);
-            host.request(id, engine_request(request));
+            host.request(id, engine_request(request.kind));
             requested = true;
         }
         if client.waits_for_room() && !client.queued {
@@ -201,7 +201,7 @@ impl Frontend {
             bytes,
         } = under_way.expect("each request has one answer");
         let (client, budget) = self.touch(stream);
-        client.reply(cookie, bytes, reply.result.map_err(nbd_error), budget);
+        client.reply(cookie, bytes, client_answer(reply.result), budget);
     }
 
     /// Accepts nobody any more; requests under way are finished, new ones refused.
@@ -250,38 +250,4 @@ impl Frontend {
         }
         self.next_check
     }
-}
-
-fn engine_request(request: ClientRequest) -> Request {
-    match request.kind {
-        RequestKind::Read { offset, len } => Request::Read {
-            offset,
-            len: len.into(),
-        },
-        RequestKind::Write { offset, data, fua } => Request::Write { offset, data, fua },
-        RequestKind::Flush => Request::Flush,
-        RequestKind::Trim { offset, len, fua } => Request::Trim {
-            offset,
-            len: len.into(),
-            fua,
-        },
-        RequestKind::WriteZeroes {
-            offset, len, fua, ..
-        } => Request::WriteZeroes {
-            offset,
-            len: len.into(),
-            fua,
-        },
-    }
-}
-
-fn nbd_error(error: RequestError) -> ReplyError {
-    let (errno, text) = match error {
-        RequestError::Io(text) => (NbdError::Io, text),
-        RequestError::Invalid(text) => (NbdError::Invalid, text),
-        RequestError::NoSpace(text) => (NbdError::NoSpace, text),
-        RequestError::ReadOnly => (NbdError::NotPermitted, "the array is read-only".to_string()),
-        RequestError::Stopping => (NbdError::ShuttingDown, "the server is stopping".to_string()),
-    };
-    ReplyError::new(errno, text)
 }

@@ -35,4 +35,5 @@ mod service;
 mod signals;
 mod sockets;
 mod systemd;
+mod translate;
 mod transport;

@@ -15,6 +15,7 @@ pub mod pattern;
 pub mod places;
 pub mod sandbox;
 pub mod server;
+pub mod speaker;
 pub mod tools;
 pub mod volatile;
 

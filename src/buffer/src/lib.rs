@@ -11,6 +11,9 @@
 //! [`Pool::stats`] says how much.
 
 mod arena;
+mod span;
+
+pub use span::Span;
 
 use arena::Arena;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};

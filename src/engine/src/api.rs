@@ -22,7 +22,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use uraid_buffer::{Buf, BufMut};
+use uraid_buffer::{Buf, BufMut, Span};
 use uraid_core::units::Uuid;
 
 /// A point in time or a duration, in nanoseconds since an origin the host chooses.
@@ -154,14 +154,32 @@ pub enum Request {
         len: u64,
         /// Durable before the answer.
         fua: bool,
+        /// The range takes up space afterwards, as if zeros had been written.
+        keep_space: bool,
+        /// Refuse with [`RequestError::NotFast`] and change nothing if it would cost as much as
+        /// writing the zeros.
+        only_if_fast: bool,
+    },
+    /// What is known of a range: which parts were ever written, and how safe they are. The
+    /// answer may end before the range does, but tells of at least one byte.
+    Extents {
+        /// Byte offset in the export.
+        offset: u64,
+        /// Bytes of interest: at least one.
+        len: u64,
     },
 }
 
 /// Why a request failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RequestError {
-    /// Blocks are lost beyond the redundancy, or the array has failed. The text says which.
-    Io(String),
+    /// Blocks are lost beyond the redundancy, or the array has failed.
+    Io {
+        /// Which, and why.
+        text: String,
+        /// Byte offset in the export, if it concerns a place there.
+        offset: Option<u64>,
+    },
     /// Out of the export's bounds (reads).
     Invalid(String),
     /// No space: a write past the end of the export, or members are full.
@@ -170,6 +188,40 @@ pub enum RequestError {
     ReadOnly,
     /// The engine is stopping.
     Stopping,
+    /// Zeroing would not be faster than writing, and nothing else was wanted.
+    NotFast,
+}
+
+/// What a request gave.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// The bytes read, in order. What was never written comes as zeros without memory.
+    Data(Vec<Span>),
+    /// What is known of a range, from its start, without gaps.
+    Extents(Vec<Extent>),
+}
+
+/// A part of the export all of which is in the same state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Its length in bytes.
+    pub len: u64,
+    /// How its content is kept; none if it was never written, or given up since: it reads as
+    /// zero.
+    pub stored: Option<Stored>,
+}
+
+/// How safe the content of an extent is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stored {
+    /// How many further members may be lost, whichever they are, before it cannot be read.
+    pub losses_survived: u16,
+    /// A member being filled will add to its redundancy and has not come to it yet.
+    pub rebuilding: bool,
+    /// It cannot be read now: too few members have it.
+    pub lost: bool,
 }
 
 /// The answer to a request.
@@ -177,8 +229,8 @@ pub enum RequestError {
 pub struct Reply {
     /// Which request.
     pub id: RequestId,
-    /// For reads the bytes in order, else empty.
-    pub result: Result<Vec<Buf>, RequestError>,
+    /// What it gave: data for reads, extents for questions about them.
+    pub result: Result<Answer, RequestError>,
 }
 
 /// Names an operator's command; chosen by the host.

@@ -1,8 +1,8 @@
 //! The engine as its host drives it; see [`crate::api`].
 
 use crate::api::{
-    Command, CommandError, CommandId, Completion, Device, DeviceId, Event, Io, Nanos, OpenOptions,
-    Outcome, Reply, Request, RequestError, RequestId,
+    Answer, Command, CommandError, CommandId, Completion, Device, DeviceId, Event, Io, Nanos,
+    OpenOptions, Outcome, Reply, Request, RequestError, RequestId,
 };
 use crate::array::Array;
 use crate::executor::Executor;
@@ -18,7 +18,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use uraid_buffer::{Buf, Pool};
+use uraid_buffer::Pool;
 
 /// Bytes of request payload worked on at once when the host names no limit.
 const IN_FLIGHT_BYTES_DEFAULT: u64 = 64 << 20;
@@ -268,44 +268,59 @@ fn payload_bytes(request: &Request) -> u64 {
     match request {
         Request::Read { len, .. } => *len,
         Request::Write { data, .. } => data.len() as u64,
-        Request::Flush | Request::Trim { .. } | Request::WriteZeroes { .. } => 0,
+        Request::Flush
+        | Request::Trim { .. }
+        | Request::WriteZeroes { .. }
+        | Request::Extents { .. } => 0,
     }
 }
 
-async fn serve(array: &Array, request: Request) -> Result<Vec<Buf>, RequestError> {
+async fn serve(array: &Array, request: Request) -> Result<Answer, RequestError> {
     if array.stopping.get() {
         return Err(RequestError::Stopping);
     }
     check_bounds(array, &request)?;
-    let nothing = |()| Vec::new();
+    let done = |()| Answer::Done;
     match request {
         Request::Read { offset, len } => {
             add(&array.traffic.client_read_bytes, len);
-            array.read_range(offset, len).await
+            array.read_range(offset, len).await.map(Answer::Data)
         }
         Request::Write { offset, data, fua } => {
             add(&array.traffic.client_written_bytes, data.len() as u64);
             write(array, offset, Content::Data(data), fua)
                 .await
-                .map(nothing)
+                .map(done)
         }
-        Request::Flush => flush(array).await.map(nothing),
+        Request::Flush => flush(array).await.map(done),
         Request::Trim { offset, len, fua } => {
             write(array, offset, Content::Trim(len as usize), fua)
                 .await
-                .map(nothing)
+                .map(done)
         }
-        Request::WriteZeroes { offset, len, fua } => {
-            write(array, offset, Content::Zeros(len as usize), fua)
-                .await
-                .map(nothing)
+        Request::WriteZeroes {
+            offset,
+            len,
+            fua,
+            keep_space,
+            only_if_fast,
+        } => {
+            if only_if_fast && (keep_space || !array.zeroes_fast(offset, len)) {
+                return Err(RequestError::NotFast);
+            }
+            let content = match keep_space {
+                true => Content::StoredZeros(len as usize),
+                false => Content::Zeros(len as usize),
+            };
+            write(array, offset, content, fua).await.map(done)
         }
+        Request::Extents { offset, len } => Ok(Answer::Extents(array.extents(offset, len))),
     }
 }
 
 fn check_bounds(array: &Array, request: &Request) -> Result<(), RequestError> {
     let (offset, len, writes) = match request {
-        Request::Read { offset, len } => (*offset, *len, false),
+        Request::Read { offset, len } | Request::Extents { offset, len } => (*offset, *len, false),
         Request::Write { offset, data, .. } => (*offset, data.len() as u64, true),
         Request::Trim { offset, len, .. } | Request::WriteZeroes { offset, len, .. } => {
             (*offset, *len, true)

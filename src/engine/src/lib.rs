@@ -13,6 +13,7 @@ mod commit;
 mod encode;
 mod engine;
 pub mod executor;
+mod extents;
 mod join;
 mod lane;
 mod lost;

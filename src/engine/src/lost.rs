@@ -35,6 +35,11 @@ impl LostBlocks {
         self.listed.len() as u64
     }
 
+    /// Those among some blocks of the export, ascending.
+    pub fn within(&self, blocks: Range<u64>) -> impl Iterator<Item = u64> {
+        self.listed.range(blocks).copied()
+    }
+
     /// Where they are: byte offsets in the export, ascending.
     pub fn offsets(&self) -> Vec<u64> {
         self.listed.iter().map(|b| b * BLOCK).collect()

@@ -15,7 +15,7 @@ use crate::sums::SlotSums;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
-use uraid_buffer::Buf;
+use uraid_buffer::{Buf, Span};
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{Sum, block_matches};
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
@@ -26,7 +26,10 @@ pub struct Lost(pub String);
 
 impl From<Lost> for RequestError {
     fn from(lost: Lost) -> RequestError {
-        RequestError::Io(lost.0)
+        RequestError::Io {
+            text: lost.0,
+            offset: None,
+        }
     }
 }
 
@@ -46,8 +49,8 @@ enum Slow {
 }
 
 impl Array {
-    /// Reads any byte range of the export.
-    pub async fn read_range(&self, offset: u64, len: u64) -> Result<Vec<Buf>, RequestError> {
+    /// Reads any byte range of the export. What was never written comes without memory.
+    pub async fn read_range(&self, offset: u64, len: u64) -> Result<Vec<Span>, RequestError> {
         let first = offset / BLOCK;
         let end = (offset + len).div_ceil(BLOCK);
         let pieces = self.column_runs(first..end);
@@ -57,14 +60,36 @@ impl Array {
                 .map(|(s, c, rows)| self.read_rows(*s, *c, rows.clone())),
         )
         .await;
-        let mut blocks = Vec::new();
+        let mut spans = Vec::new();
+        let mut at = first * BLOCK;
         for (piece, (stripe, column, rows)) in read.into_iter().zip(pieces) {
-            let mut piece = piece?;
-            self.refuse_marks(stripe, column, rows, &piece)?;
-            blocks.append(&mut piece);
+            let blocks = rows.len() as u64;
+            let whole = piece.and_then(|piece| {
+                self.refuse_marks(stripe, column, rows, &piece)?;
+                Ok(piece)
+            });
+            let whole = whole.map_err(|lost| RequestError::Io {
+                text: lost.0,
+                offset: Some(at.max(offset)),
+            })?;
+            whole
+                .into_iter()
+                .for_each(|b| self.push_span(&mut spans, b));
+            at += blocks * BLOCK;
         }
-        trim(&mut blocks, (offset % BLOCK) as usize, len as usize);
-        Ok(blocks)
+        trim(&mut spans, offset % BLOCK, len);
+        Ok(spans)
+    }
+
+    /// Adds what was read. Blocks never written are all one block in memory: they need none.
+    fn push_span(&self, spans: &mut Vec<Span>, buffer: Buf) {
+        if buffer.as_ptr() != self.zero.as_ptr() {
+            return spans.push(Span::Data(buffer));
+        }
+        match spans.last_mut() {
+            Some(Span::Zeros(len)) => *len += buffer.len() as u64,
+            _ => spans.push(Span::Zeros(buffer.len() as u64)),
+        }
     }
 
     /// Cuts a range of the export's blocks at chunk boundaries.
@@ -250,16 +275,20 @@ pub fn runs(numbers: &[usize]) -> Vec<Range<usize>> {
 }
 
 /// Cuts `skip` bytes off the front and what is beyond `len` off the end.
-fn trim(buffers: &mut Vec<Buf>, mut skip: usize, mut len: usize) {
-    buffers.retain_mut(|b| {
-        let start = skip.min(b.len());
+fn trim(spans: &mut Vec<Span>, mut skip: u64, mut len: u64) {
+    spans.retain_mut(|span| {
+        let start = skip.min(span.bytes());
         skip -= start;
-        let end = (start + len).min(b.len());
+        let end = (start + len).min(span.bytes());
         len -= end - start;
-        if (start, end) != (0, b.len()) {
-            *b = b.slice(start..end);
+        match span {
+            Span::Data(data) if (start, end) != (0, data.len() as u64) => {
+                *data = data.slice(start as usize..end as usize);
+            }
+            Span::Data(_) => {}
+            Span::Zeros(zeros) => *zeros = end - start,
         }
-        !b.is_empty()
+        start < end
     });
 }
 
@@ -273,11 +302,15 @@ mod tests {
         let pool = Pool::heap();
         let bytes: Vec<u8> = (0..30).collect();
         for (skip, len) in [(0, 30), (5, 20), (10, 10), (12, 3), (0, 0), (29, 1)] {
-            let mut buffers: Vec<Buf> = bytes.chunks(10).map(|c| pool.copy(c)).collect();
-            trim(&mut buffers, skip, len);
-            let kept: Vec<u8> = buffers.iter().flat_map(|b| b.to_vec()).collect();
-            assert_eq!(kept, bytes[skip..skip + len]);
+            let data = |c: &[u8]| Span::Data(pool.copy(c));
+            let mut spans: Vec<Span> = bytes.chunks(10).map(data).collect();
+            trim(&mut spans, skip as u64, len as u64);
+            assert_eq!(Span::joined(&spans), bytes[skip..skip + len]);
         }
+        let mut spans = alloc::vec![Span::Zeros(10), Span::Data(pool.copy(&bytes))];
+        trim(&mut spans, 4, 8);
+        assert!(matches!(spans[0], Span::Zeros(6)), "{spans:?}");
+        assert_eq!(Span::joined(&spans), [0, 0, 0, 0, 0, 0, 0, 1]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::executor::join_all;
 use crate::read::Lost;
 use crate::settled::{Checked, Placed};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 use uraid_core::geometry::{Slot, Stripe};
@@ -42,11 +43,12 @@ impl Array {
                 }
                 self.note_lost(stripe, column, span);
                 return Err(Lost(format!(
-                    "stripe {} row {}: {} of {} columns can be read, too few",
+                    "stripe {} row {}: {} of {} columns can be read, too few: {}",
                     stripe.0,
                     rows.start + start,
                     have.len(),
-                    self.geometry.shape.columns
+                    self.geometry.shape.columns,
+                    self.what_is_lacking(slot, bad[start])
                 )));
             };
             let read = |source: usize| self.read_column(slot, source, span.clone());
@@ -72,6 +74,28 @@ impl Array {
             }
         }
         Ok(made.into_iter().flatten().collect())
+    }
+
+    /// Which members do not have their column of a slot, and why. `bad`: columns whose blocks
+    /// were no good.
+    fn what_is_lacking(&self, slot: Slot, bad: ColumnSet) -> String {
+        let roles = self.roles.borrow();
+        let reason = |column: usize| {
+            let role = self.geometry.shape.role_of(slot, column);
+            match (self.reader(slot, column), roles[role].holder) {
+                (Some(index), _) if bad.contains(column) => Some(format!(
+                    "{} has no good block there",
+                    self.member_name(index)
+                )),
+                (Some(_), _) => None,
+                (None, Some(index)) => Some(format!("{} is gone", self.member_name(index))),
+                (None, None) => Some(format!("member {role} is missing")),
+            }
+        };
+        let reasons: Vec<String> = (0..self.geometry.shape.columns)
+            .filter_map(reason)
+            .collect();
+        reasons.join(", ")
     }
 
     /// What is in place in some rows of a column on whoever can be read for it.

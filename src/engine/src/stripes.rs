@@ -56,6 +56,13 @@ impl Stripes {
         }
         result
     }
+
+    /// Whether writes to a stripe are under way or wait.
+    pub fn is_being_written(&self, stripe: Stripe) -> bool {
+        let work = self.work.borrow();
+        let writes = |w: &StripeWork| w.working || !w.queue.is_empty();
+        work.get(&stripe).is_some_and(writes)
+    }
 }
 
 impl Array {

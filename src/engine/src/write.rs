@@ -18,13 +18,22 @@ use uraid_parity::ColumnSet;
 /// Stripes that one request works on at the same time: bounds what a trim of everything takes.
 const STRIPES_AT_ONCE_MAX: u64 = 4096;
 
+/// Bytes of zeros with space of their own that one request works on at the same time: they need
+/// parity and slots as data does.
+const STORED_ZEROS_AT_ONCE_MAX: u64 = 16 << 20;
+
+/// Windows without work, one after the other, after which the host gets its turn.
+const IDLE_WINDOWS_MAX: u64 = 16;
+
 /// What a piece writes.
 #[derive(Clone, Debug)]
 pub enum Content {
     /// These bytes.
     Data(Buf),
-    /// So many zeros.
+    /// So many zeros; a stripe of nothing else gives up its slot.
     Zeros(usize),
+    /// So many zeros that take up space as data does.
+    StoredZeros(usize),
     /// Nothing, if it covers a whole stripe; else it is ignored.
     Trim(usize),
 }
@@ -33,14 +42,20 @@ impl Content {
     fn len(&self) -> usize {
         match self {
             Content::Data(data) => data.len(),
-            Content::Zeros(len) | Content::Trim(len) => *len,
+            Content::Zeros(len) | Content::StoredZeros(len) | Content::Trim(len) => *len,
         }
+    }
+
+    /// Whether a stripe may be without a slot afterwards: if it has none, nothing is to be done.
+    fn gives_up_space(&self) -> bool {
+        matches!(self, Content::Zeros(_) | Content::Trim(_))
     }
 
     fn slice(&self, range: Range<usize>) -> Content {
         match self {
             Content::Data(data) => Content::Data(data.slice(range)),
             Content::Zeros(_) => Content::Zeros(range.len()),
+            Content::StoredZeros(_) => Content::StoredZeros(range.len()),
             Content::Trim(_) => Content::Trim(range.len()),
         }
     }
@@ -86,29 +101,77 @@ enum BlockWrite {
 impl Array {
     /// Writes `content` at a byte offset of the export. Returns when it may be answered.
     pub async fn write_range(&self, offset: u64, content: Content) -> Result<(), RequestError> {
-        let window = self.geometry.shape.stripe_bytes() * STRIPES_AT_ONCE_MAX;
+        self.check_writable()?;
+        let stripe_bytes = self.geometry.shape.stripe_bytes();
+        let window = match content {
+            Content::StoredZeros(_) => STORED_ZEROS_AT_ONCE_MAX.max(stripe_bytes),
+            _ => stripe_bytes * STRIPES_AT_ONCE_MAX,
+        };
+        let window = window / stripe_bytes * stripe_bytes;
         let end = offset + content.len() as u64;
-        let mut from = offset;
+        let (mut from, mut idle) = (offset, 0);
         while from < end {
             let to = end.min((from / window + 1) * window);
             let part = content.slice((from - offset) as usize..(to - offset) as usize);
-            self.write_window(from, part).await?;
+            idle = match self.write_window(from, part).await? {
+                true => 0,
+                false => idle + 1,
+            };
+            if idle == IDLE_WINDOWS_MAX {
+                idle = 0;
+                self.ex.sleep_until(self.after(1)).await;
+            }
             from = to;
         }
         Ok(())
     }
 
-    /// Writes a range of few enough stripes.
-    async fn write_window(&self, offset: u64, content: Content) -> Result<(), RequestError> {
+    /// Whether a write of `content` changes anything in a stripe.
+    fn is_touched(&self, stripe: Stripe, content: &Content) -> bool {
+        !content.gives_up_space()
+            || self.lane(stripe).map.borrow().get(stripe).slot().is_some()
+            || self.stripes.is_being_written(stripe)
+    }
+
+    /// Whether zeroing a range costs less than writing it: whole stripes only give up their
+    /// slots, and where there is no slot there is nothing to be done.
+    pub fn zeroes_fast(&self, offset: u64, len: u64) -> bool {
+        let stripe_bytes = self.geometry.shape.stripe_bytes();
+        let (first, end) = (offset / stripe_bytes, (offset + len).div_ceil(stripe_bytes));
+        let whole = |stripe: u64| {
+            let start = stripe * stripe_bytes;
+            let covered = self.covered(Stripe(stripe)) as u64;
+            offset <= start && start + covered <= offset + len
+        };
+        // Of three neighbours the middle one is whole.
+        end - first > 2
+            || (first..end).any(whole)
+            || (first..end).all(|s| !self.is_touched(Stripe(s), &Content::Zeros(0)))
+    }
+
+    /// Bytes of a stripe that belong to the export: the last one may reach beyond it.
+    fn covered(&self, stripe: Stripe) -> usize {
+        let stripe_bytes = self.geometry.shape.stripe_bytes();
+        let left = self.geometry.export_bytes - stripe.0 * stripe_bytes;
+        left.min(stripe_bytes) as usize
+    }
+
+    /// Writes a range of few enough stripes; whether there was anything to be done.
+    async fn write_window(&self, offset: u64, content: Content) -> Result<bool, RequestError> {
         let stripe_bytes = self.geometry.shape.stripe_bytes();
         let len = content.len() as u64;
         let (first, last) = (offset / stripe_bytes, (offset + len - 1) / stripe_bytes);
+        let stripes = (first..=last).filter(|s| self.is_touched(Stripe(*s), &content));
+        let stripes: Vec<u64> = stripes.collect();
+        if stripes.is_empty() {
+            return Ok(false);
+        }
         let tally = Rc::new(Tally {
-            left: Cell::new((last - first + 1) as usize),
+            left: Cell::new(stripes.len()),
             error: RefCell::new(None),
             done: self.ex.promise(),
         });
-        for stripe in first..=last {
+        for stripe in stripes {
             let from = offset.max(stripe * stripe_bytes);
             let to = (offset + len).min((stripe + 1) * stripe_bytes);
             let part = content.slice((from - offset) as usize..(to - offset) as usize);
@@ -122,7 +185,7 @@ impl Array {
                 },
             );
         }
-        tally.done.get().await
+        tally.done.get().await.map(|()| true)
     }
 
     fn enqueue(&self, stripe: Stripe, piece: Piece) {
@@ -154,10 +217,10 @@ impl Array {
     async fn write_stripe(&self, stripe: Stripe, pieces: &[Piece]) -> Result<(), RequestError> {
         self.check_writable()?;
         let shape = &self.geometry.shape;
-        let whole = shape.stripe_bytes() as usize;
+        let whole = self.covered(stripe);
         let emptied = pieces
             .iter()
-            .rposition(|p| p.content.len() == whole && !matches!(p.content, Content::Data(_)));
+            .rposition(|p| p.content.len() == whole && p.content.gives_up_space());
         let place = self.lane(stripe).map.borrow().get(stripe).slot();
         // What was written before a piece that empties the stripe does not matter.
         let pieces = match emptied {
@@ -182,10 +245,7 @@ impl Array {
                 _ => None,
             })
             .collect();
-        let only_zeros = place.is_none()
-            && pieces
-                .iter()
-                .all(|p| !matches!(p.content, Content::Data(_)));
+        let only_zeros = place.is_none() && pieces.iter().all(|p| p.content.gives_up_space());
         if only_zeros || new.iter().all(Option::is_none) {
             return Ok(());
         }
@@ -198,7 +258,10 @@ impl Array {
             return Err(RequestError::ReadOnly);
         }
         match &*self.suspended.borrow() {
-            Some(why) => Err(RequestError::Io(why.clone())),
+            Some(why) => Err(RequestError::Io {
+                text: why.clone(),
+                offset: None,
+            }),
             None => Ok(()),
         }
     }
@@ -232,7 +295,7 @@ impl Array {
         match content {
             Content::Data(data) if (data.as_ptr() as usize).is_multiple_of(ALIGNMENT) => data,
             Content::Data(data) => self.pool.copy(&data),
-            Content::Zeros(_) | Content::Trim(_) => self.zero.clone(),
+            Content::Zeros(_) | Content::StoredZeros(_) | Content::Trim(_) => self.zero.clone(),
         }
     }
 
@@ -243,7 +306,9 @@ impl Array {
                 let target = &mut block[*at..*at + content.len()];
                 match content {
                     Content::Data(data) => target.copy_from_slice(data),
-                    Content::Zeros(_) | Content::Trim(_) => target.fill(0),
+                    Content::Zeros(_) | Content::StoredZeros(_) | Content::Trim(_) => {
+                        target.fill(0);
+                    }
                 }
             }
         })

@@ -1,9 +1,10 @@
-//! What is served: exports and what clients are told about them.
+//! What is served: exports, who may use them, and what clients are told about them.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
-use crate::transmission::PAYLOAD_BYTES_MAX;
-use crate::wire::{STRING_BYTES_MAX, transmission_flag as flag};
+use crate::request::PAYLOAD_BYTES_MAX;
+use crate::wire::{Dialect, STRING_BYTES_MAX, transmission_flag as flag};
 
 /// Requests of any byte offset and length are served.
 pub const MINIMUM_BLOCK_BYTES: u32 = 1;
@@ -38,8 +39,39 @@ pub struct Export {
     pub hidden: bool,
     /// Whether it is what the empty name means; at most one of a list is.
     pub is_default: bool,
+    /// Who may use it.
+    pub access: Access,
     /// Whether clients may choose it at present.
     pub admission: Admission,
+}
+
+/// Who may use an export.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub enum Access {
+    /// Any client.
+    #[default]
+    Anyone,
+    /// Any client that speaks TLS.
+    Tls,
+    /// Clients that speak TLS and proved to have one of these names.
+    Names(Vec<String>),
+}
+
+impl Default for Export {
+    /// An empty export without a name, for anyone.
+    fn default() -> Export {
+        Export {
+            name: String::new(),
+            description: String::new(),
+            size_bytes: 0,
+            read_only: false,
+            preferred_block_bytes: 4096,
+            hidden: false,
+            is_default: false,
+            access: Access::Anyone,
+            admission: Admission::Open,
+        }
+    }
 }
 
 impl Export {
@@ -60,17 +92,22 @@ impl Export {
         );
     }
 
-    /// The transmission flags, given whether structured replies were negotiated.
-    pub(crate) fn transmission_flags(&self, structured: bool) -> u16 {
+    /// The transmission flags, given what was agreed on. `contexts`: whether any was chosen.
+    pub(crate) fn transmission_flags(&self, dialect: Dialect, contexts: bool) -> u16 {
         // Flush and FUA are served by one engine for all connections: hence CAN_MULTI_CONN.
         let mut flags = flag::HAS_FLAGS
             | flag::SEND_FLUSH
             | flag::SEND_FUA
             | flag::SEND_TRIM
             | flag::SEND_WRITE_ZEROES
+            | flag::SEND_FAST_ZERO
+            | flag::SEND_CACHE
             | flag::CAN_MULTI_CONN;
-        if structured {
+        if dialect >= Dialect::Structured {
             flags |= flag::SEND_DF;
+        }
+        if dialect == Dialect::Extended && contexts {
+            flags |= flag::BLOCK_STATUS_PAYLOAD;
         }
         if self.read_only {
             flags |= flag::READ_ONLY;

@@ -3,10 +3,13 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use uraid_buffer::{Buf, Pool};
+use uraid_buffer::{Buf, Pool, Span};
 
 /// Most buffers in one output; half of what one `sendmsg` takes on Linux.
 pub const OUTPUT_BUFFERS_MAX: usize = 512;
+
+/// Zeros kept to be sent to clients that cannot be told of holes.
+const ZEROS_BYTES: usize = 64 << 10;
 
 /// What a client's requests hold: from the arrival of a request until its reply is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -40,6 +43,8 @@ pub(crate) struct Output {
     /// The bytes of all `Part::Small`, in order.
     small: Vec<u8>,
     parts: VecDeque<Part>,
+    /// [`ZEROS_BYTES`] zeros once some were needed, sent over and over.
+    zeros: Buf,
     /// The load of the replies in the output last taken.
     sending: Load,
 }
@@ -50,6 +55,7 @@ impl Output {
             pool,
             small: Vec::new(),
             parts: VecDeque::new(),
+            zeros: Buf::empty(),
             sending: Load::default(),
         }
     }
@@ -57,6 +63,7 @@ impl Output {
     /// Takes memory from `pool` from now on.
     pub fn use_pool(&mut self, pool: Pool) {
         self.pool = pool;
+        self.zeros = Buf::empty();
     }
 
     pub fn is_empty(&self) -> bool {
@@ -82,6 +89,22 @@ impl Output {
     pub fn push_data(&mut self, data: Buf) {
         if !data.is_empty() {
             self.parts.push_back(Part::Data(data));
+        }
+    }
+
+    /// Appends data or zeros, the latter without filling memory for each.
+    pub fn push_span(&mut self, span: Span) {
+        let mut left = match span {
+            Span::Data(data) => return self.push_data(data),
+            Span::Zeros(len) => len,
+        };
+        if left > 0 && self.zeros.is_empty() {
+            self.zeros = self.pool.zeroed(ZEROS_BYTES).freeze();
+        }
+        while left > 0 {
+            let len = left.min(ZEROS_BYTES as u64);
+            self.push_data(self.zeros.slice(0..len as usize));
+            left -= len;
         }
     }
 

@@ -13,7 +13,9 @@ use crate::export::Export;
 use crate::negotiation::{Negotiation, Step};
 use crate::output::Output;
 use crate::reply::ReplyError;
-use crate::transmission::{ClientRequest, Stop, Transmission};
+use crate::request::{Answer, ClientRequest};
+use crate::tls::{TlsPolicy, Upgrade};
+use crate::transmission::{Stop, Transmission};
 
 /// Most lines of log kept for a host that does not fetch them.
 const LOG_LINES_MAX: usize = 16;
@@ -23,6 +25,9 @@ const LOG_LINES_MAX: usize = 16;
 pub enum State {
     /// The client has not chosen an export yet.
     Negotiating,
+    /// The client was told to go on with TLS: the host is to do the handshake and then to call
+    /// [`Session::tls_established`].
+    WantsTls,
     /// Requests are served.
     Transmitting,
     /// The client sends nothing more; requests under way and their replies are finished.
@@ -37,6 +42,7 @@ pub struct Session {
     pool: Pool,
     output: Output,
     phase: Phase,
+    upgrade: Upgrade,
     end: Option<End>,
     shutting_down: bool,
     log: VecDeque<String>,
@@ -59,14 +65,20 @@ impl Session {
     ///
     /// Panics if an export breaks the limits named at its fields.
     pub fn new(exports: Arc<[Export]>, pool: Pool) -> Session {
+        Session::with_tls(exports, TlsPolicy::Off, pool)
+    }
+
+    /// As [`Session::new`], with TLS as `tls` says.
+    pub fn with_tls(exports: Arc<[Export]>, tls: TlsPolicy, pool: Pool) -> Session {
         exports.iter().for_each(Export::assert_valid);
         let mut output = Output::new(pool.clone());
-        let negotiation = Negotiation::new(exports.clone(), &mut output);
+        let negotiation = Negotiation::new(exports.clone(), tls, &mut output);
         Session {
             exports,
             pool,
             output,
             phase: Phase::Negotiation(negotiation),
+            upgrade: Upgrade::None,
             end: None,
             shutting_down: false,
             log: VecDeque::new(),
@@ -102,9 +114,10 @@ impl Session {
     }
 
     /// Whether the host should receive more. If not, the client has too much under way, the
-    /// payload buffer is lent, or the session has ended.
+    /// payload buffer is lent, TLS is due, or the session has ended.
     pub fn wants_input(&self) -> bool {
         self.end.is_none()
+            && self.upgrade == Upgrade::None
             && match &self.phase {
                 Phase::Negotiation(negotiation) => negotiation.wants_input(&self.output),
                 Phase::Transmission(transmission) => transmission.wants_input(),
@@ -118,7 +131,31 @@ impl Session {
         while consumed < bytes.len() && self.wants_input() {
             consumed += self.receive_some(&bytes[consumed..]);
         }
+        // Taken for part of what TLS protects, they would be anybody's.
+        if self.upgrade != Upgrade::None && consumed < bytes.len() {
+            self.close("bytes in clear text where TLS is due");
+        }
         consumed
+    }
+
+    /// The TLS handshake is done, and the client proved to have these names (none if it showed no
+    /// certificate). Negotiation begins anew. Panics in any state but [`State::WantsTls`], unless
+    /// the session was closed meanwhile.
+    pub fn tls_established(&mut self, peer_names: Vec<String>) {
+        if self.end.is_some() {
+            return;
+        }
+        assert!(self.upgrade == Upgrade::Due, "no TLS handshake is due");
+        let Phase::Negotiation(negotiation) = &mut self.phase else {
+            unreachable!("TLS is due in negotiation only")
+        };
+        self.upgrade = Upgrade::None;
+        let line = match &peer_names[..] {
+            [] => "client uses TLS without a certificate".into(),
+            names => format!("client uses TLS as {}", names.join(", ")),
+        };
+        negotiation.tls_established(peer_names);
+        self.note(line);
     }
 
     fn receive_some(&mut self, bytes: &[u8]) -> usize {
@@ -143,21 +180,15 @@ impl Session {
     fn negotiated(&mut self, step: Step) {
         match step {
             Step::Continue => {}
-            Step::Transmit {
-                export: index,
-                structured,
-            } => {
-                let export = &self.exports[index];
-                let replies = if structured { "structured" } else { "simple" };
-                let line = format!(
-                    "client uses export {:?} with {replies} replies",
-                    export.name
-                );
-                let pool = self.pool.clone();
-                let transmission = Transmission::new(index, export, structured, pool);
+            Step::Transmit(chosen) => {
+                let export = &self.exports[chosen.export];
+                let (name, dialect) = (&export.name, chosen.dialect.as_str());
+                let line = format!("client uses export {name:?} with {dialect}");
+                let transmission = Transmission::new(chosen, export, self.pool.clone());
                 self.phase = Phase::Transmission(transmission);
                 self.note(line);
             }
+            Step::StartTls => self.upgrade = Upgrade::Granted,
             Step::Aborted => self.drain("client ended the negotiation"),
             Step::Violation(text) => self.close(&text),
         }
@@ -189,10 +220,10 @@ impl Session {
         }
     }
 
-    /// Answers a request, in any order: for a read with exactly the bytes asked for, otherwise
-    /// with no data. Also needed, though without effect, for requests under way when the session
-    /// was closed. Panics if `cookie` is not under way.
-    pub fn reply(&mut self, cookie: u64, result: Result<Vec<Buf>, ReplyError>) {
+    /// Answers a request, in any order. Also needed, though without effect, for requests under
+    /// way when the session was closed. Panics if `cookie` is not under way, or if the answer
+    /// does not fit the request.
+    pub fn reply(&mut self, cookie: u64, result: Result<Answer, ReplyError>) {
         let Phase::Transmission(transmission) = &mut self.phase else {
             panic!("reply to request {cookie} before transmission");
         };
@@ -210,7 +241,11 @@ impl Session {
         if let Phase::Transmission(transmission) = &mut self.phase {
             transmission.release(sent);
         }
-        self.output.take()
+        let output = self.output.take();
+        if output.is_none() && self.upgrade == Upgrade::Granted {
+            self.upgrade = Upgrade::Due;
+        }
+        output
     }
 
     /// How far the session is.
@@ -218,6 +253,7 @@ impl Session {
         match (self.end, &self.phase) {
             (Some(End::Closed), _) => State::Closed,
             (Some(End::Draining), _) => State::Draining,
+            (None, Phase::Negotiation(_)) if self.upgrade == Upgrade::Due => State::WantsTls,
             (None, Phase::Negotiation(_)) => State::Negotiating,
             (None, Phase::Transmission(_)) => State::Transmitting,
         }

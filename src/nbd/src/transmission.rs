@@ -3,18 +3,18 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::ops::Range;
 
-use uraid_buffer::{ALIGNMENT, Buf, BufMut, Pool};
+use uraid_buffer::{ALIGNMENT, BufMut, Pool};
 
+use crate::check::{FILTER_BYTES_MAX, Limits};
+use crate::context::ContextSet;
 use crate::export::Export;
 use crate::output::{Load, Output};
-use crate::reply::{self, ReplyError};
-use crate::wire::{NbdError, REQUEST_BYTES, RequestHeader, command, command_flag};
+use crate::reply::{Asked, ReplyError};
+use crate::request::{Answer, ClientRequest, PAYLOAD_BYTES_MAX, RequestKind};
+use crate::wire::{Dialect, EXTENDED_REQUEST_BYTES, RequestHeader, command, command_flag};
 
-/// Most bytes one request may read or carry, as advertised.
-pub const PAYLOAD_BYTES_MAX: u32 = 32 << 20;
 /// Most requests of one client that are under way, replies not yet sent included.
 pub const IN_FLIGHT_REQUESTS_MAX: usize = 256;
 /// From this many bytes under way on, no further request is taken; hence one session holds less
@@ -24,59 +24,13 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 /// more, the host is offered the request's own buffer.
 pub const PAYLOAD_COPY_BYTES_MAX: usize = 16 << 10;
 
-/// A request of the client for the host to carry out and to answer with `Session::reply`.
-#[derive(Debug)]
-pub struct ClientRequest {
-    /// Names the request; never used twice in a session.
-    pub cookie: u64,
-    /// Which of the exports.
+/// What the negotiation came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chosen {
+    /// Index of the export.
     pub export: usize,
-    /// What to do. Ranges are inside the export and not empty.
-    pub kind: RequestKind,
-}
-
-/// What a client may ask.
-#[derive(Debug)]
-pub enum RequestKind {
-    /// Read `len` bytes.
-    Read {
-        /// Byte offset in the export.
-        offset: u64,
-        /// Bytes to read: at most [`PAYLOAD_BYTES_MAX`].
-        len: u32,
-    },
-    /// Write `data`.
-    Write {
-        /// Byte offset in the export.
-        offset: u64,
-        /// The bytes. They have the alignment of `offset` modulo 4096 in memory, so whole blocks
-        /// of the export are aligned blocks of memory.
-        data: Buf,
-        /// Durable before the answer.
-        fua: bool,
-    },
-    /// Everything answered so far becomes durable.
-    Flush,
-    /// The content is no longer needed.
-    Trim {
-        /// Byte offset in the export.
-        offset: u64,
-        /// Bytes to trim.
-        len: u32,
-        /// Durable before the answer.
-        fua: bool,
-    },
-    /// The range reads as zero afterwards.
-    WriteZeroes {
-        /// Byte offset in the export.
-        offset: u64,
-        /// Bytes to zero.
-        len: u32,
-        /// Durable before the answer.
-        fua: bool,
-        /// Whether the space may be given back.
-        may_trim: bool,
-    },
+    pub dialect: Dialect,
+    pub contexts: ContextSet,
 }
 
 /// Why input ends.
@@ -90,10 +44,16 @@ pub(crate) enum Stop {
 /// What the next byte of input belongs to.
 enum Input {
     Header {
-        bytes: [u8; REQUEST_BYTES],
+        bytes: [u8; EXTENDED_REQUEST_BYTES],
         filled: usize,
     },
     Payload(Payload),
+    /// The payload of a BLOCK_STATUS.
+    Filter {
+        request: RequestHeader,
+        bytes: [u8; FILTER_BYTES_MAX],
+        filled: usize,
+    },
     /// The payload of a refused request.
     Discard {
         request: RequestHeader,
@@ -103,7 +63,7 @@ enum Input {
 }
 
 const NEXT_HEADER: Input = Input::Header {
-    bytes: [0; REQUEST_BYTES],
+    bytes: [0; EXTENDED_REQUEST_BYTES],
     filled: 0,
 };
 
@@ -132,16 +92,13 @@ impl Payload {
 
 /// A request handed out or about to be.
 struct Pending {
-    request: RequestHeader,
+    asked: Asked,
     load: Load,
 }
 
 pub(crate) struct Transmission {
     pub export_index: usize,
-    size_bytes: u64,
-    read_only: bool,
-    structured: bool,
-    shutting_down: bool,
+    limits: Limits,
     pub pool: Pool,
     input: Input,
     ready: VecDeque<ClientRequest>,
@@ -152,13 +109,16 @@ pub(crate) struct Transmission {
 }
 
 impl Transmission {
-    pub fn new(export_index: usize, export: &Export, structured: bool, pool: Pool) -> Transmission {
+    pub fn new(chosen: Chosen, export: &Export, pool: Pool) -> Transmission {
         Transmission {
-            export_index,
-            size_bytes: export.size_bytes,
-            read_only: export.read_only,
-            structured,
-            shutting_down: false,
+            export_index: chosen.export,
+            limits: Limits {
+                dialect: chosen.dialect,
+                contexts: chosen.contexts,
+                size_bytes: export.size_bytes,
+                read_only: export.read_only,
+                shutting_down: false,
+            },
             pool,
             input: NEXT_HEADER,
             ready: VecDeque::new(),
@@ -170,7 +130,7 @@ impl Transmission {
 
     /// Refuses every request from now on; those under way go on.
     pub fn shut_down(&mut self) {
-        self.shutting_down = true;
+        self.limits.shutting_down = true;
     }
 
     pub fn wants_input(&self) -> bool {
@@ -179,7 +139,7 @@ impl Transmission {
                 self.load.requests < IN_FLIGHT_REQUESTS_MAX && self.load.bytes < IN_FLIGHT_BYTES_MAX
             }
             Input::Payload(payload) => payload.buffer.is_some(),
-            Input::Header { .. } | Input::Discard { .. } => true,
+            Input::Header { .. } | Input::Filter { .. } | Input::Discard { .. } => true,
         }
     }
 
@@ -198,15 +158,23 @@ impl Transmission {
                 bytes: header,
                 filled,
             } => {
-                let taken = (REQUEST_BYTES - *filled).min(bytes.len());
-                header[*filled..*filled + taken].copy_from_slice(&bytes[..taken]);
-                *filled += taken;
-                if *filled < REQUEST_BYTES {
+                let wanted = &mut header[..self.limits.dialect.request_bytes()];
+                let taken = fill(wanted, filled, bytes);
+                if *filled < wanted.len() {
                     return (taken, None);
                 }
-                let header = *header;
+                let request = RequestHeader::decode(wanted, self.limits.dialect);
+                let start = [wanted[0], wanted[1], wanted[2], wanted[3]];
                 self.input = NEXT_HEADER;
-                (taken, self.request(&header, output))
+                let stop = match request {
+                    Some(request) => self.request(request, output),
+                    None => {
+                        let text =
+                            format!("request starts with {start:02x?}, not the magic number");
+                        Some(Stop::Violation(text))
+                    }
+                };
+                (taken, stop)
             }
             Input::Payload(payload) => {
                 let taken = (payload.end - payload.next).min(bytes.len());
@@ -216,6 +184,24 @@ impl Transmission {
                     .expect("input is not wanted while lent");
                 buffer[payload.next..payload.next + taken].copy_from_slice(&bytes[..taken]);
                 self.payload_received(taken);
+                (taken, None)
+            }
+            Input::Filter {
+                request,
+                bytes: payload,
+                filled,
+            } => {
+                let wanted = &mut payload[..request.len as usize];
+                let taken = fill(wanted, filled, bytes);
+                if *filled == wanted.len() {
+                    let request = *request;
+                    let filtered = self.limits.filter(request, wanted);
+                    self.input = NEXT_HEADER;
+                    match filtered {
+                        Ok((request, contexts)) => self.hand_out_status(request, contexts),
+                        Err(refusal) => self.answer(request, Err(refusal), output),
+                    }
+                }
                 (taken, None)
             }
             Input::Discard {
@@ -228,144 +214,100 @@ impl Transmission {
                 if *remaining == 0 {
                     let (request, refusal) = (*request, refusal.clone());
                     self.input = NEXT_HEADER;
-                    self.answer(&request, one_request(), Err(refusal), output);
+                    self.answer(request, Err(refusal), output);
                 }
                 (taken, None)
             }
         }
     }
 
-    fn request(&mut self, header: &[u8; REQUEST_BYTES], output: &mut Output) -> Option<Stop> {
-        let Some(request) = RequestHeader::decode(header) else {
-            let text = format!(
-                "request starts with {:02x?}, not the magic number",
-                &header[..4]
-            );
-            return Some(Stop::Violation(text));
-        };
+    fn request(&mut self, request: RequestHeader, output: &mut Output) -> Option<Stop> {
         if request.command == command::DISC {
             return Some(Stop::Disconnected);
         }
-        let carries_payload = request.command == command::WRITE && request.len > 0;
-        if carries_payload && request.len > PAYLOAD_BYTES_MAX {
+        let payload_bytes = self.limits.payload_bytes(&request);
+        if payload_bytes > PAYLOAD_BYTES_MAX.into() {
+            let command = request.command;
             let text = format!(
-                "write of {} bytes, {PAYLOAD_BYTES_MAX} allowed",
-                request.len
+                "command {command} with {payload_bytes} bytes of payload, \
+                 {PAYLOAD_BYTES_MAX} allowed"
             );
             return Some(Stop::Violation(text));
         }
         self.load.add(one_request());
-        match self.check(&request) {
-            Err(refusal) if carries_payload => {
+        match self.limits.check(&request) {
+            Err(refusal) if payload_bytes > 0 => {
                 self.input = Input::Discard {
                     request,
-                    remaining: request.len as usize,
+                    remaining: payload_bytes as usize,
                     refusal,
                 };
             }
-            Err(refusal) => self.answer(&request, one_request(), Err(refusal), output),
-            // The protocol leaves empty requests open; doing nothing is done at once.
-            Ok(()) if request.len == 0 && request.command != command::FLUSH => {
-                self.answer(&request, one_request(), Ok(Vec::new()), output);
+            Err(refusal) => self.answer(request, Err(refusal), output),
+            // The protocol leaves empty requests open; doing nothing is done at once. Nothing is
+            // cached that a CACHE could bring in.
+            Ok(()) if is_done_at_once(&request) => {
+                self.answer(request, Ok(Answer::Done), output);
             }
-            Ok(()) if carries_payload => {
+            Ok(()) if request.command == command::WRITE => {
                 let payload = Payload::new(request, &self.pool);
                 self.load.bytes += payload.end;
                 self.input = Input::Payload(payload);
+            }
+            Ok(()) if request.has(command_flag::PAYLOAD_LEN) => {
+                self.input = Input::Filter {
+                    request,
+                    bytes: [0; FILTER_BYTES_MAX],
+                    filled: 0,
+                };
             }
             Ok(()) => self.hand_out_without_payload(request),
         }
         None
     }
 
-    /// Whether the request can be served at all.
-    fn check(&self, request: &RequestHeader) -> Result<(), ReplyError> {
-        let invalid = |text: String| Err(ReplyError::new(NbdError::Invalid, text));
-        if self.shutting_down {
-            return Err(ReplyError::new(
-                NbdError::ShuttingDown,
-                "the server is shutting down",
-            ));
-        }
-        // FUA is allowed on everything, as some clients set it on everything.
-        let extra_flags = match request.command {
-            command::READ if self.structured => command_flag::DF,
-            command::WRITE_ZEROES => command_flag::NO_HOLE,
-            command::READ | command::WRITE | command::FLUSH | command::TRIM => 0,
-            unknown => return invalid(format!("command {unknown} is not offered")),
-        };
-        if request.flags & !(command_flag::FUA | extra_flags) != 0 {
-            let (flags, command) = (request.flags, request.command);
-            return invalid(format!(
-                "flags {flags:#x} are not valid for command {command}"
-            ));
-        }
-        match request.command {
-            command::FLUSH if request.offset != 0 || request.len != 0 => {
-                invalid("a flush has no offset and no length".into())
-            }
-            command::FLUSH => Ok(()),
-            command::READ if request.len > PAYLOAD_BYTES_MAX => invalid(format!(
-                "read of {} bytes, {PAYLOAD_BYTES_MAX} allowed",
-                request.len
-            )),
-            command::READ => self.check_range(request, NbdError::Invalid),
-            _ if self.read_only => Err(ReplyError::new(
-                NbdError::NotPermitted,
-                "the export is read-only",
-            )),
-            command::TRIM => self.check_range(request, NbdError::Invalid),
-            _ => self.check_range(request, NbdError::NoSpace),
-        }
-    }
-
-    fn check_range(&self, request: &RequestHeader, errno: NbdError) -> Result<(), ReplyError> {
-        match request.offset.checked_add(u64::from(request.len)) {
-            Some(end) if end <= self.size_bytes => Ok(()),
-            _ => {
-                let RequestHeader { offset, len, .. } = request;
-                let size = self.size_bytes;
-                let text = format!("{len} bytes at {offset} reach past the end of {size} bytes");
-                Err(ReplyError::new(errno, text))
-            }
-        }
-    }
-
     fn hand_out_without_payload(&mut self, request: RequestHeader) {
         let RequestHeader { offset, len, .. } = request;
         let fua = request.has(command_flag::FUA);
-        let (kind, bytes) = match request.command {
-            command::READ => (RequestKind::Read { offset, len }, len as usize),
-            command::FLUSH => (RequestKind::Flush, 0),
-            command::TRIM => (RequestKind::Trim { offset, len, fua }, 0),
-            command::WRITE_ZEROES => {
-                let may_trim = !request.has(command_flag::NO_HOLE);
-                (
-                    RequestKind::WriteZeroes {
-                        offset,
-                        len,
-                        fua,
-                        may_trim,
-                    },
-                    0,
-                )
-            }
+        let kind = match request.command {
+            command::READ => RequestKind::Read {
+                offset,
+                len: u32::try_from(len).expect("reads are limited"),
+            },
+            command::FLUSH => RequestKind::Flush,
+            command::TRIM => RequestKind::Trim { offset, len, fua },
+            command::WRITE_ZEROES => RequestKind::WriteZeroes {
+                offset,
+                len,
+                fua,
+                keep_space: request.has(command_flag::NO_HOLE),
+                only_if_fast: request.has(command_flag::FAST_ZERO),
+            },
+            command::BLOCK_STATUS => return self.hand_out_status(request, self.limits.contexts),
             other => unreachable!("command {other} was checked"),
         };
+        let bytes = kind.payload_bytes() as usize;
         self.load.bytes += bytes;
-        self.hand_out(request, kind, bytes);
+        self.hand_out(self.asked(request), kind, bytes);
     }
 
-    fn hand_out(&mut self, request: RequestHeader, kind: RequestKind, bytes: usize) {
+    fn hand_out_status(&mut self, request: RequestHeader, contexts: ContextSet) {
+        let RequestHeader { offset, len, .. } = request;
+        let kind = RequestKind::BlockStatus { offset, len };
+        let bytes = kind.payload_bytes() as usize;
+        self.load.bytes += bytes;
+        let asked = Asked {
+            contexts,
+            ..self.asked(request)
+        };
+        self.hand_out(asked, kind, bytes);
+    }
+
+    fn hand_out(&mut self, asked: Asked, kind: RequestKind, bytes: usize) {
         let cookie = self.next_cookie;
         self.next_cookie += 1;
-        self.pending.insert(
-            cookie,
-            Pending {
-                request,
-                load: Load { requests: 1, bytes },
-            },
-        );
+        let load = Load { requests: 1, bytes };
+        self.pending.insert(cookie, Pending { asked, load });
         self.ready.push_back(ClientRequest {
             cookie,
             export: self.export_index,
@@ -421,17 +363,12 @@ impl Transmission {
             ..
         } = payload;
         let whole = buffer.expect("the buffer is back").freeze();
-        let data = whole.slice(offset_in_block(request.offset)..end);
-        let fua = request.has(command_flag::FUA);
-        self.hand_out(
-            request,
-            RequestKind::Write {
-                offset: request.offset,
-                data,
-                fua,
-            },
-            end,
-        );
+        let kind = RequestKind::Write {
+            offset: request.offset,
+            data: whole.slice(offset_in_block(request.offset)..end),
+            fua: request.has(command_flag::FUA),
+        };
+        self.hand_out(self.asked(request), kind, end);
     }
 
     pub fn next_request(&mut self) -> Option<ClientRequest> {
@@ -439,40 +376,29 @@ impl Transmission {
     }
 
     /// Queues the reply to a request handed out.
-    pub fn reply(
-        &mut self,
-        cookie: u64,
-        result: Result<Vec<Buf>, ReplyError>,
-        output: &mut Output,
-    ) {
-        let pending = self
-            .pending
-            .remove(&cookie)
-            .unwrap_or_else(|| panic!("request {cookie} is not pending"));
-        self.answer(&pending.request, pending.load, result, output);
+    pub fn reply(&mut self, cookie: u64, result: Result<Answer, ReplyError>, output: &mut Output) {
+        let Pending { asked, load } = self.take_pending(cookie);
+        asked.put(result, output);
+        output.end_reply(load);
     }
 
+    /// Queues the reply to a request that was not handed out.
     fn answer(
         &mut self,
-        request: &RequestHeader,
-        load: Load,
-        result: Result<Vec<Buf>, ReplyError>,
+        request: RequestHeader,
+        result: Result<Answer, ReplyError>,
         output: &mut Output,
     ) {
-        if let Ok(data) = &result {
-            let len: usize = data.iter().map(|buf| buf.len()).sum();
-            let expected = if request.command == command::READ {
-                request.len as usize
-            } else {
-                0
-            };
-            assert!(
-                len == expected,
-                "reply of {len} bytes where {expected} were asked for"
-            );
+        self.asked(request).put(result, output);
+        output.end_reply(one_request());
+    }
+
+    fn asked(&self, request: RequestHeader) -> Asked {
+        Asked {
+            request,
+            dialect: self.limits.dialect,
+            contexts: ContextSet::default(),
         }
-        reply::put(output, request, result, self.structured);
-        output.end_reply(load);
     }
 
     /// Replies of this load are sent: room for more requests.
@@ -495,9 +421,29 @@ impl Transmission {
 
     /// Forgets a request handed out, its reply being of no use any more.
     pub fn forget(&mut self, cookie: u64) {
-        self.pending
-            .remove(&cookie)
-            .unwrap_or_else(|| panic!("request {cookie} is not pending"));
+        self.take_pending(cookie);
+    }
+
+    fn take_pending(&mut self, cookie: u64) -> Pending {
+        let pending = self.pending.remove(&cookie);
+        pending.unwrap_or_else(|| panic!("request {cookie} is not pending"))
+    }
+}
+
+/// Copies what fits behind what is filled already; says how much.
+fn fill(wanted: &mut [u8], filled: &mut usize, bytes: &[u8]) -> usize {
+    let taken = (wanted.len() - *filled).min(bytes.len());
+    wanted[*filled..*filled + taken].copy_from_slice(&bytes[..taken]);
+    *filled += taken;
+    taken
+}
+
+/// Whether there is nothing to be done for a request that was found good.
+fn is_done_at_once(request: &RequestHeader) -> bool {
+    match request.command {
+        command::CACHE => true,
+        command::FLUSH | command::BLOCK_STATUS => false,
+        _ => request.len == 0,
     }
 }
 

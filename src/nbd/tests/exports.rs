@@ -2,19 +2,14 @@
 
 mod common;
 
-use common::{Connection, client_flags, exports, info_request, types};
+use common::{Connection, exports, info_request, types};
 use uraid_buffer::Pool;
 use uraid_nbd::wire::{self, option, option_reply};
-use uraid_nbd::{Admission, Export, Session, State};
+use uraid_nbd::{Admission, Answer, Dialect, Export, Session, State};
 
 /// A greeted connection to these exports.
 fn offered(exports: &[Export]) -> Connection {
-    let mut connection = Connection {
-        session: Session::new(exports.into(), Pool::heap()),
-    };
-    connection.output();
-    connection.send(&client_flags());
-    connection
+    Connection::with(Session::new(exports.into(), Pool::heap())).greet()
 }
 
 fn go(connection: &mut Connection, name: &str) -> Vec<u32> {
@@ -82,7 +77,7 @@ fn old_clients_are_turned_away_by_the_end_of_the_connection() {
 
 #[test]
 fn a_session_goes_on_in_another_thread() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     let request = wire::RequestHeader {
         flags: 0,
         command: wire::command::WRITE,
@@ -90,14 +85,14 @@ fn a_session_goes_on_in_another_thread() {
         offset: 0,
         len: 4096,
     };
-    connection.send(&request.encode());
+    connection.send(&request.encode(Dialect::Simple));
     connection.send(&[7; 1000]);
     let there = std::thread::spawn(move || {
         let pool = Pool::heap();
         connection.session.use_pool(pool.clone());
         connection.send(&[7; 3096]);
         let cookie = connection.next().cookie;
-        connection.session.reply(cookie, Ok(Vec::new()));
+        connection.session.reply(cookie, Ok(Answer::Done));
         let reply = connection.session.take_output().expect("a reply");
         (reply.len(), pool.stats().heap_bytes)
     });

@@ -6,7 +6,7 @@ use common::*;
 use uraid_buffer::Pool;
 use uraid_nbd::wire::{self, handshake_flag, info, option, option_reply, transmission_flag};
 use uraid_nbd::{
-    Admission, Export, OPTION_DATA_BYTES_MAX, OPTION_SKIP_BYTES_MAX, OPTIONS_MAX, Session, State,
+    Export, OPTION_DATA_BYTES_MAX, OPTION_SKIP_BYTES_MAX, OPTIONS_MAX, Session, State,
 };
 
 /// Every flag of the writable export without structured replies.
@@ -15,6 +15,8 @@ const FLAGS: u16 = transmission_flag::HAS_FLAGS
     | transmission_flag::SEND_FUA
     | transmission_flag::SEND_TRIM
     | transmission_flag::SEND_WRITE_ZEROES
+    | transmission_flag::SEND_FAST_ZERO
+    | transmission_flag::SEND_CACHE
     | transmission_flag::CAN_MULTI_CONN;
 
 fn info_export(size: u64, flags: u16) -> Vec<u8> {
@@ -95,7 +97,11 @@ fn list_names_and_describes_every_export() {
 
 #[test]
 fn options_without_data_refuse_data() {
-    for option in [option::LIST, option::STRUCTURED_REPLY] {
+    for option in [
+        option::LIST,
+        option::STRUCTURED_REPLY,
+        option::EXTENDED_HEADERS,
+    ] {
         let mut connection = Connection::greeted();
         let replies = connection.option(option, b"x");
         assert_eq!(types(&replies), [option_reply::ERR_INVALID]);
@@ -213,11 +219,23 @@ fn overlong_names_and_options_are_too_big() {
         for option in [
             option::GO,
             option::INFO,
-            option::LIST,
-            option::STRUCTURED_REPLY,
+            option::LIST_META_CONTEXT,
+            option::SET_META_CONTEXT,
         ] {
             let replies = connection.option(option, &vec![b'x'; len]);
             assert_eq!(types(&replies), [option_reply::ERR_TOO_BIG]);
+        }
+        for option in [
+            option::LIST,
+            option::STRUCTURED_REPLY,
+            option::EXTENDED_HEADERS,
+        ] {
+            let replies = connection.option(option, &vec![b'x'; len]);
+            assert_eq!(
+                types(&replies),
+                [option_reply::ERR_INVALID],
+                "takes no data"
+            );
         }
         let replies = connection.option(99, &vec![b'x'; len]);
         assert_eq!(types(&replies), [option_reply::ERR_UNSUP]);
@@ -239,13 +257,7 @@ fn absurdly_long_options_close() {
 #[test]
 fn options_not_offered_are_unsupported_and_not_fatal() {
     let mut connection = Connection::greeted();
-    let extensions = [
-        option::STARTTLS,
-        option::LIST_META_CONTEXT,
-        option::SET_META_CONTEXT,
-        option::EXTENDED_HEADERS,
-    ];
-    for option in extensions.into_iter().chain([0, 4, 12, 1 << 31, u32::MAX]) {
+    for option in [option::STARTTLS, 0, 4, 12, 1 << 31, u32::MAX] {
         for data in [&b""[..], &[0xff; 4096]] {
             let replies = connection.option(option, data);
             assert_eq!(
@@ -295,10 +307,7 @@ fn export_name_takes_a_name_and_closes_on_others() {
 
     let mut connection = Connection::greeted();
     connection.send(&option_bytes(option::EXPORT_NAME, b"nope\n\xff"));
-    assert_closed(
-        &mut connection,
-        "export \"nope\\n\u{fffd}\", which is not served",
-    );
+    assert_closed(&mut connection, "export \"nope\\n\u{fffd}\" is not served");
 
     let mut connection = Connection::greeted();
     connection.send(&option_bytes(
@@ -312,11 +321,7 @@ fn export_name_takes_a_name_and_closes_on_others() {
 fn an_export_with_the_empty_name_is_the_default() {
     let mut exports = exports().to_vec();
     exports[1].name = String::new();
-    let mut connection = Connection {
-        session: Session::new(exports.into(), Pool::heap()),
-    };
-    connection.output();
-    connection.send(&client_flags());
+    let mut connection = Connection::with(Session::new(exports.into(), Pool::heap())).greet();
     let replies = connection.option(option::INFO, &info_request("", &[]));
     assert_eq!(replies[0].1[2..10], READ_ONLY_SIZE.to_be_bytes());
 }
@@ -324,11 +329,7 @@ fn an_export_with_the_empty_name_is_the_default() {
 #[test]
 fn without_exports_there_is_no_default() {
     let none: Vec<Export> = Vec::new();
-    let mut connection = Connection {
-        session: Session::new(none.into(), Pool::heap()),
-    };
-    connection.output();
-    connection.send(&client_flags());
+    let mut connection = Connection::with(Session::new(none.into(), Pool::heap())).greet();
     assert_eq!(
         types(&connection.option(option::LIST, &[])),
         [option_reply::ACK]
@@ -383,13 +384,9 @@ fn replies_that_nobody_fetches_hold_up_further_options() {
         size_bytes: 1,
         read_only: false,
         preferred_block_bytes: 512,
-        hidden: false,
-        is_default: false,
-        admission: Admission::Open,
+        ..Export::default()
     };
-    let mut connection = Connection {
-        session: Session::new(vec![one; 16].into(), Pool::heap()),
-    };
+    let mut connection = Connection::with(Session::new(vec![one; 16].into(), Pool::heap()));
     connection.send(&client_flags());
     let list = option_bytes(option::LIST, &[]);
     assert_eq!(

@@ -2,23 +2,30 @@
 
 mod common;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use common::*;
-use uraid_buffer::{Buf, Pool};
+use uraid_buffer::Pool;
 use uraid_nbd::client::{Client, Command};
-use uraid_nbd::wire::{self, NbdError, RequestHeader, command, option};
+use uraid_nbd::wire::{self, NbdError, RequestHeader, command, command_flag, option};
 use uraid_nbd::{
-    ClientRequest, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, PAYLOAD_BYTES_MAX, ReplyError,
-    RequestKind, Session, State,
+    Answer, ClientRequest, Dialect, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, PAYLOAD_BYTES_MAX,
+    ReplyError, Session, State,
 };
 
+const DIALECTS: [Dialect; 3] = [Dialect::Simple, Dialect::Structured, Dialect::Extended];
+
 /// The bytes of a whole conversation with every kind of message in it.
-fn conversation(structured: bool) -> Vec<u8> {
+fn conversation(dialect: Dialect) -> Vec<u8> {
     let mut bytes = client_flags().to_vec();
-    if structured {
-        wire::put_option(&mut bytes, option::STRUCTURED_REPLY, &[]);
+    match dialect {
+        Dialect::Simple => {}
+        Dialect::Structured => wire::put_option(&mut bytes, option::STRUCTURED_REPLY, &[]),
+        Dialect::Extended => wire::put_option(&mut bytes, option::EXTENDED_HEADERS, &[]),
     }
+    let contexts = meta_request("disk", &["base:allocation", "x-uraid:redundancy", "x-y:z"]);
+    wire::put_option(&mut bytes, option::LIST_META_CONTEXT, &contexts);
+    wire::put_option(&mut bytes, option::SET_META_CONTEXT, &contexts);
     wire::put_option(&mut bytes, option::LIST, &[]);
     wire::put_option(&mut bytes, 77, b"unknown");
     wire::put_option(
@@ -26,9 +33,15 @@ fn conversation(structured: bool) -> Vec<u8> {
         option::INFO,
         &info_request("nope", &[0, 1, 2, 3]),
     );
-    wire::put_option(&mut bytes, option::LIST, &vec![0; 6000]);
+    wire::put_option(&mut bytes, option::LIST, &vec![0; 10_000]);
     wire::put_option(&mut bytes, option::GO, &info_request("disk", &[0, 1, 2, 3]));
-    let mut request = |command, flags, handle, offset, len| {
+    let extended = dialect == Dialect::Extended;
+    let mut request = |command, flags: u16, handle, offset, len: u64| {
+        let payload = match extended && command == command::WRITE {
+            true => command_flag::PAYLOAD_LEN,
+            false => 0,
+        };
+        let flags = flags | payload;
         let header = RequestHeader {
             flags,
             command,
@@ -36,9 +49,9 @@ fn conversation(structured: bool) -> Vec<u8> {
             offset,
             len,
         };
-        bytes.extend(header.encode());
-        if command == command::WRITE {
-            bytes.extend((0..len).map(|i| (u64::from(i) + handle) as u8));
+        bytes.extend(header.encode(dialect));
+        if command == command::WRITE || extended && flags & command_flag::PAYLOAD_LEN != 0 {
+            bytes.extend((0..len).map(|i| (i + handle) as u8));
         }
     };
     request(command::WRITE, 1, 1, 5, 20_000);
@@ -51,6 +64,11 @@ fn conversation(structured: bool) -> Vec<u8> {
     request(command::FLUSH, 0, 8, 0, 0);
     request(command::WRITE, 0, 9, SIZE, 50_000);
     request(command::READ, 0, 10, 0, 10_000);
+    request(command::BLOCK_STATUS, 0, 12, 0, 100_000);
+    request(command::BLOCK_STATUS, command_flag::REQ_ONE, 13, 3, 100);
+    request(command::BLOCK_STATUS, command_flag::PAYLOAD_LEN, 14, 0, 16);
+    request(command::TRIM, command_flag::PAYLOAD_LEN, 15, 0, 200);
+    request(command::CACHE, 0, 16, 0, 100);
     request(command::DISC, 0, 11, 0, 0);
     bytes
 }
@@ -83,10 +101,10 @@ fn converse(input: &[u8], mut piece: impl FnMut() -> usize) -> Vec<u8> {
 #[test]
 fn cuts_in_the_stream_make_no_difference() {
     let mut random = Random::new();
-    for structured in [false, true] {
-        let input = conversation(structured);
+    for dialect in DIALECTS {
+        let input = conversation(dialect);
         let whole = converse(&input, || usize::MAX);
-        assert!(whole.len() > 40_000, "both reads are answered");
+        assert!(whole.len() > 25_000, "both reads are answered");
         assert!(converse(&input, || 1) == whole, "byte by byte");
         for _ in 0..50 {
             assert!(converse(&input, || 1 + random.below(5000) as usize) == whole);
@@ -96,20 +114,24 @@ fn cuts_in_the_stream_make_no_difference() {
 
 #[test]
 fn disconnecting_at_any_byte_leaves_nothing_behind() {
-    for structured in [false, true] {
+    for dialect in DIALECTS {
+        let flags = match dialect {
+            Dialect::Extended => command_flag::PAYLOAD_LEN,
+            _ => 0,
+        };
         let header = RequestHeader {
-            flags: 0,
+            flags,
             command: 1,
             handle: 1,
             offset: 3,
             len: 20_000,
         };
-        let mut bytes = header.encode().to_vec();
+        let mut bytes = header.encode(dialect);
         let header_len = bytes.len();
         bytes.extend(vec![9; 20_000]);
         let cuts = (0..header_len + 100).chain((header_len + 100..bytes.len()).step_by(997));
         for cut in cuts {
-            let mut connection = Connection::transmitting("disk", structured);
+            let mut connection = Connection::transmitting("disk", dialect);
             connection.send(&bytes[..cut]);
             connection.session.peer_closed();
             assert!(connection.session.next_request().is_none(), "cut at {cut}");
@@ -122,11 +144,11 @@ fn disconnecting_at_any_byte_leaves_nothing_behind() {
             };
             assert!(connection.log().contains(expected));
         }
-        let mut connection = Connection::transmitting("disk", structured);
+        let mut connection = Connection::transmitting("disk", dialect);
         connection.send(&bytes);
         connection.session.peer_closed();
         let cookie = connection.next().cookie;
-        connection.session.reply(cookie, Ok(vec![]));
+        connection.session.reply(cookie, Ok(Answer::Done));
         assert!(!connection.output().is_empty());
         assert!(connection.session.is_finished());
     }
@@ -134,7 +156,7 @@ fn disconnecting_at_any_byte_leaves_nothing_behind() {
 
 #[test]
 fn disconnecting_at_any_byte_of_the_handshake_is_the_end() {
-    let input = conversation(true);
+    let input = conversation(Dialect::Extended);
     let mut negotiating = 0;
     for cut in 0..input.len() {
         let mut connection = Connection::new();
@@ -168,11 +190,7 @@ fn assert_bounded(connection: &mut Connection, input: &[u8]) {
     let mut bytes = 0;
     while let Some(request) = connection.session.next_request() {
         requests += 1;
-        bytes += match &request.kind {
-            RequestKind::Read { len, .. } => *len as usize,
-            RequestKind::Write { data, .. } => data.len(),
-            _ => 0,
-        };
+        bytes += request.kind.payload_bytes() as usize;
     }
     assert!(requests <= IN_FLIGHT_REQUESTS_MAX);
     assert!(bytes < IN_FLIGHT_BYTES_MAX + PAYLOAD_BYTES_MAX as usize);
@@ -187,8 +205,8 @@ fn garbage_is_survived_within_bounds() {
         let garbage = random.bytes(len);
         assert_bounded(&mut Connection::new(), &garbage);
         assert_bounded(&mut Connection::greeted(), &garbage);
-        let structured = random.one_in(2);
-        assert_bounded(&mut Connection::transmitting("disk", structured), &garbage);
+        let dialect = DIALECTS[random.below(3) as usize];
+        assert_bounded(&mut Connection::transmitting("disk", dialect), &garbage);
     }
 }
 
@@ -204,7 +222,7 @@ fn nearly_valid_options_are_survived_within_bounds() {
                 let at = random.below(data.len() as u64) as usize;
                 data[at] = random.next() as u8;
             }
-            let chosen = [3, 6, 8, random.below(14) as u32][random.below(4) as usize];
+            let chosen = [3, 6, 8, 9, 10, 11, random.below(14) as u32][random.below(7) as usize];
             wire::put_option(&mut bytes, chosen, &data);
             if random.one_in(50) {
                 let at = random.below(bytes.len() as u64) as usize;
@@ -219,6 +237,7 @@ fn nearly_valid_options_are_survived_within_bounds() {
 fn nearly_valid_requests_are_survived_within_bounds() {
     let mut random = Random::new();
     for _ in 0..1000 {
+        let dialect = DIALECTS[random.below(3) as usize];
         let mut bytes = Vec::new();
         for handle in 0..random.below(400) {
             let header = RequestHeader {
@@ -235,24 +254,30 @@ fn nearly_valid_requests_are_survived_within_bounds() {
                     random.below(SIZE)
                 },
                 len: if random.one_in(20) {
-                    random.next() as u32
+                    random.next() >> 32
                 } else {
-                    random.below(300) as u32
+                    random.below(300)
                 },
             };
             if header.command == command::DISC && !random.one_in(50) {
                 continue;
             }
-            bytes.extend(header.encode());
+            bytes.extend(header.encode(dialect));
             if header.command == command::WRITE {
                 bytes.extend(random.bytes(header.len.min(300) as usize));
             }
         }
         let export = ["disk", "frozen", "large"][random.below(3) as usize];
-        let structured = random.one_in(2);
-        assert_bounded(&mut Connection::transmitting(export, structured), &bytes);
+        let mut connection = match dialect {
+            Dialect::Simple => Connection::transmitting(export, dialect),
+            _ => Connection::with_contexts(export, dialect),
+        };
+        assert_bounded(&mut connection, &bytes);
     }
 }
+
+/// Lengths and statuses by context.
+type Extents = BTreeMap<u32, Vec<(u64, u64)>>;
 
 /// A session and a client joined by two streams of which random parts move, a disk served out of
 /// order, and what each request must be answered with.
@@ -264,24 +289,27 @@ struct World {
     to_client: Vec<u8>,
     disk: Disk,
     /// Carried out, not yet replied to.
-    carried_out: Vec<(ClientRequest, Result<Vec<Buf>, ReplyError>)>,
+    carried_out: Vec<(ClientRequest, Result<Answer, ReplyError>)>,
     model: Disk,
-    expected: HashMap<u64, Result<Vec<u8>, u32>>,
+    expected: HashMap<u64, (Result<Vec<u8>, u32>, Extents)>,
+    hole_bytes: usize,
     payloads_in_place: usize,
 }
 
 impl World {
-    fn new(random: Random, structured: bool) -> World {
+    fn new(random: Random, dialect: Dialect) -> World {
         World {
             random,
             session: Session::new(exports(), Pool::heap()),
-            client: Client::new("disk", structured),
+            client: Client::new("disk", dialect)
+                .with_contexts(&["base:allocation", "x-uraid:redundancy"]),
             to_server: Vec::new(),
             to_client: Vec::new(),
             disk: Disk::new(SIZE),
             carried_out: Vec::new(),
             model: Disk::new(SIZE),
             expected: HashMap::new(),
+            hole_bytes: 0,
             payloads_in_place: 0,
         }
     }
@@ -290,62 +318,117 @@ impl World {
     fn send(&mut self, handle: u64) {
         let offset = self.random.below(SIZE);
         let longest = if self.random.one_in(8) { 200_000 } else { 9000 };
-        let len = self.random.below(longest) as u32;
-        let fua = self.random.one_in(2);
-        let (place, end) = (offset as usize, offset as usize + len as usize);
+        let len = self.random.below(longest);
+        let (place, end) = (offset as usize, (offset + len) as usize);
         let inside = end as u64 <= SIZE;
-        let refused = |errno: NbdError| Err(errno as u32);
-        let expected = match self.random.below(6) {
+        let answer = |errno: NbdError, answer: Vec<u8>| match inside {
+            true => Ok(answer),
+            false => Err(errno as u32),
+        };
+        let kinds = if self.client.dialect() == Dialect::Simple {
+            7
+        } else {
+            9
+        };
+        let expected = match self.random.below(kinds) {
             0 | 1 => {
-                self.client.send(handle, Command::Read { offset, len });
-                let data = || self.model.0[place..end].to_vec();
-                if inside {
-                    Ok(data())
-                } else {
-                    refused(NbdError::Invalid)
-                }
+                let command = Command::Read {
+                    offset,
+                    len: len as u32,
+                    unfragmented: kinds == 9 && self.random.one_in(2),
+                };
+                self.client.send(handle, command);
+                let range = place..end.min(SIZE as usize);
+                answer(NbdError::Invalid, self.model.0[range].to_vec())
             }
             2 | 3 => {
                 let data = self.random.bytes(len as usize);
-                self.client.send(
-                    handle,
-                    Command::Write {
-                        offset,
-                        data: &data,
-                        fua,
-                    },
-                );
+                let fua = self.random.one_in(2);
+                let data = &data[..];
+                self.client
+                    .send(handle, Command::Write { offset, data, fua });
                 if inside {
-                    self.model.0[place..end].copy_from_slice(&data);
-                    Ok(Vec::new())
-                } else {
-                    refused(NbdError::NoSpace)
+                    self.model.0[place..end].copy_from_slice(data);
                 }
+                answer(NbdError::NoSpace, Vec::new())
             }
             4 => {
-                let no_hole = self.random.one_in(2);
-                self.client.send(
-                    handle,
-                    Command::WriteZeroes {
-                        offset,
-                        len,
-                        fua,
-                        no_hole,
-                    },
-                );
+                let command = Command::WriteZeroes {
+                    offset,
+                    len,
+                    fua: self.random.one_in(2),
+                    no_hole: self.random.one_in(2),
+                    fast: self.random.one_in(2),
+                };
+                self.client.send(handle, command);
                 if inside {
                     self.model.0[place..end].fill(0);
-                    Ok(Vec::new())
-                } else {
-                    refused(NbdError::NoSpace)
                 }
+                answer(NbdError::NoSpace, Vec::new())
             }
-            _ => {
+            5 => {
+                self.client.send(handle, Command::Cache { offset, len });
+                answer(NbdError::Invalid, Vec::new())
+            }
+            6 => {
                 self.client.send(handle, Command::Flush);
                 Ok(Vec::new())
             }
+            _ => return self.send_status(handle, offset, len),
+        };
+        self.expected.insert(handle, (expected, BTreeMap::new()));
+    }
+
+    fn send_status(&mut self, handle: u64, offset: u64, len: u64) {
+        let one = self.random.one_in(3);
+        let extended = self.client.dialect() == Dialect::Extended;
+        let only: &[u32] = match self.random.below(4) {
+            1 if extended => &[1],
+            2 if extended => &[2, 1],
+            3 if extended => &[2, 2],
+            _ => &[],
+        };
+        let command = Command::BlockStatus {
+            offset,
+            len,
+            one,
+            only,
+        };
+        self.client.send(handle, command);
+        let sound = len > 0 && offset + len <= SIZE && only != [2, 2];
+        let expected = match sound {
+            true => {
+                let ids = if only.is_empty() { &[1, 2] } else { only };
+                let extents = ids
+                    .iter()
+                    .map(|id| (*id, self.statuses(*id, offset, len, one)));
+                (Ok(Vec::new()), extents.collect())
+            }
+            false => (Err(NbdError::Invalid as u32), BTreeMap::new()),
         };
         self.expected.insert(handle, expected);
+    }
+
+    /// What the disk tells of a range, put together byte by byte.
+    fn statuses(&self, context: u32, offset: u64, len: u64, one: bool) -> Vec<(u64, u64)> {
+        let mut statuses: Vec<(u64, u64)> = Vec::new();
+        let data = &self.model.0[offset as usize..(offset + len) as usize];
+        for part in data.chunks(512) {
+            let zero = part.iter().all(|byte| *byte == 0);
+            let status = match context {
+                1 if zero => 3,
+                1 => 0,
+                _ => u64::from(part[0]),
+            };
+            for _ in part {
+                match statuses.last_mut() {
+                    Some((len, last)) if *last == status => *len += 1,
+                    _ => statuses.push((1, status)),
+                }
+            }
+        }
+        statuses.truncate(if one { 1 } else { usize::MAX });
+        statuses
     }
 
     /// Moves some bytes to the server, into the payload's place where that is offered.
@@ -398,8 +481,9 @@ impl World {
         while let Some(reply) = self.client.next_reply() {
             let result = reply.result.map_err(|error| error.errno);
             let expected = self.expected.remove(&reply.handle).expect("one reply each");
+            self.hole_bytes += reply.hole_bytes;
             assert!(
-                result == expected,
+                (result, reply.extents) == expected,
                 "request {} got a wrong answer",
                 reply.handle
             );
@@ -415,8 +499,8 @@ impl World {
 
 #[test]
 fn random_traffic_matches_a_model_disk() {
-    for structured in [false, true] {
-        let mut world = World::new(Random::new(), structured);
+    for dialect in DIALECTS {
+        let mut world = World::new(Random::new(), dialect);
         while world.client.info().is_none() {
             world.step();
         }
@@ -435,6 +519,7 @@ fn random_traffic_matches_a_model_disk() {
         }
         assert!(world.expected.is_empty());
         assert!(world.payloads_in_place > 0, "large writes came in place");
+        assert_eq!(world.hole_bytes > 0, dialect != Dialect::Simple);
         assert!(world.disk.0 == world.model.0);
         world.client.send(0, Command::Disconnect);
         while !world.session.is_finished() {
@@ -446,7 +531,7 @@ fn random_traffic_matches_a_model_disk() {
 #[test]
 fn client_reports_a_refused_export() {
     let mut session = Session::new(exports(), Pool::heap());
-    let mut client = Client::new("nope", true);
+    let mut client = Client::new("nope", Dialect::Structured);
     let error = loop {
         let output = session
             .take_output()
@@ -465,7 +550,7 @@ fn client_reports_a_refused_export() {
 
 #[test]
 fn client_sees_texts_and_offsets_of_errors() {
-    let mut world = World::new(Random::new(), true);
+    let mut world = World::new(Random::new(), Dialect::Structured);
     while world.client.info().is_none() {
         world.step();
     }
@@ -510,7 +595,7 @@ fn client_waits_for_no_message_longer_than_an_honest_one() {
         bytes
     };
     let greeted = || {
-        let mut client = Client::new("disk", false);
+        let mut client = Client::new("disk", Dialect::Simple);
         let mut session = Session::new(exports(), Pool::heap());
         let greeting = session.take_output().expect("a greeting");
         client.receive(&joined(&greeting)).expect("valid");
@@ -527,12 +612,17 @@ fn client_waits_for_no_message_longer_than_an_honest_one() {
         bytes
     };
     let asked = || {
-        let mut world = World::new(Random::new(), true);
+        let mut world = World::new(Random::new(), Dialect::Structured);
         while world.client.info().is_none() {
             world.step();
         }
         let len = 1 << 20;
-        world.client.send(1, Command::Read { offset: 0, len });
+        let command = Command::Read {
+            offset: 0,
+            len,
+            unfragmented: false,
+        };
+        world.client.send(1, command);
         world.client
     };
     assert!(

@@ -3,11 +3,11 @@
 mod common;
 
 use common::*;
-use uraid_buffer::{ALIGNMENT, Pool};
+use uraid_buffer::{ALIGNMENT, Buf, Pool, Span};
 use uraid_nbd::wire::{self, NbdError, RequestHeader, chunk, command, command_flag};
 use uraid_nbd::{
-    IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, OUTPUT_BUFFERS_MAX, PAYLOAD_BYTES_MAX,
-    PAYLOAD_COPY_BYTES_MAX, ReplyError, RequestKind, State,
+    Answer, Dialect, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, OUTPUT_BUFFERS_MAX,
+    PAYLOAD_BYTES_MAX, PAYLOAD_COPY_BYTES_MAX, ReplyError, RequestKind, State,
 };
 
 const FUA: u16 = command_flag::FUA;
@@ -16,14 +16,18 @@ fn simple(handle: u64, error: u32) -> Vec<u8> {
     wire::simple_reply(handle, error).to_vec()
 }
 
+fn spans(bufs: Vec<Buf>) -> Answer {
+    Answer::Data(bufs.into_iter().map(Span::Data).collect())
+}
+
 /// A flush goes through: the session still understands what comes next.
-fn assert_in_sync(connection: &mut Connection, structured: bool) {
+fn assert_in_sync(connection: &mut Connection, dialect: Dialect) {
     connection.request(command::FLUSH, 0, 0xf1u64, 0, 0);
     let request = connection.next();
     assert!(matches!(request.kind, RequestKind::Flush), "{request:?}");
-    connection.session.reply(request.cookie, Ok(vec![]));
+    connection.session.reply(request.cookie, Ok(Answer::Done));
     let output = connection.output();
-    if structured {
+    if dialect == Dialect::Structured {
         assert_eq!(
             chunks(&output),
             [(chunk::FLAG_DONE, chunk::NONE, 0xf1, vec![])]
@@ -34,13 +38,13 @@ fn assert_in_sync(connection: &mut Connection, structured: bool) {
 }
 
 /// What a refused request is answered with: the error and its text.
-fn refusal(connection: &mut Connection, handle: u64, structured: bool) -> (u32, String) {
+fn refusal(connection: &mut Connection, handle: u64, dialect: Dialect) -> (u32, String) {
     assert!(
         connection.session.next_request().is_none(),
         "refused, not handed out"
     );
     let output = connection.output();
-    if !structured {
+    if dialect == Dialect::Simple {
         assert_eq!(output[..4], wire::SIMPLE_REPLY_MAGIC.to_be_bytes());
         assert_eq!(output[8..], handle.to_be_bytes(), "the handle and no data");
         return (
@@ -64,7 +68,7 @@ fn refusal(connection: &mut Connection, handle: u64, structured: bool) -> (u32, 
 
 #[test]
 fn read_with_simple_replies() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     connection.request(command::READ, FUA, 7, 4000, 10);
     let request = connection.next();
     assert_eq!(request.export, 0);
@@ -78,7 +82,7 @@ fn read_with_simple_replies() {
     let data = Pool::heap().copy(b"0123456789");
     connection.session.reply(
         request.cookie,
-        Ok(vec![data.slice(0..4), data.slice(4..10)]),
+        Ok(spans(vec![data.slice(0..4), data.slice(4..10)])),
     );
     assert_eq!(
         connection.output(),
@@ -88,12 +92,12 @@ fn read_with_simple_replies() {
 
 #[test]
 fn read_with_structured_replies() {
-    let mut connection = Connection::transmitting("disk", true);
+    let mut connection = Connection::transmitting("disk", Dialect::Structured);
     connection.request(command::READ, command_flag::DF, 7, 4000, 10);
     let request = connection.next();
     connection
         .session
-        .reply(request.cookie, Ok(vec![Pool::heap().copy(b"0123456789")]));
+        .reply(request.cookie, Ok(data(b"0123456789")));
     let payload = [&4000u64.to_be_bytes()[..], b"0123456789"].concat();
     let expected = [(chunk::FLAG_DONE, chunk::OFFSET_DATA, 7, payload)];
     assert_eq!(chunks(&connection.output()), expected);
@@ -101,8 +105,8 @@ fn read_with_structured_replies() {
 
 #[test]
 fn commands_reach_the_host_with_their_flags() {
-    for structured in [false, true] {
-        let mut connection = Connection::transmitting("disk", structured);
+    for dialect in [Dialect::Simple, Dialect::Structured] {
+        let mut connection = Connection::transmitting("disk", dialect);
         for fua in [0, FUA] {
             let durable = fua != 0;
             connection.request(command::WRITE, fua, 1, 512, 4);
@@ -125,17 +129,18 @@ fn commands_reach_the_host_with_their_flags() {
             assert!(matches!(kinds[1],
                 RequestKind::Trim { offset: 1024, len: 2048, fua } if *fua == durable));
             assert!(matches!(kinds[2],
-                RequestKind::WriteZeroes { offset: 0, len: 0x10_0000, fua, may_trim: true }
+                RequestKind::WriteZeroes { offset: 0, len: 0x10_0000, fua,
+                    keep_space: false, only_if_fast: false }
                 if *fua == durable));
             assert!(matches!(kinds[3],
-                RequestKind::WriteZeroes { offset: 1, len: 1, fua, may_trim: false }
+                RequestKind::WriteZeroes { offset: 1, len: 1, fua, keep_space: true, only_if_fast: false }
                 if *fua == durable));
             assert!(matches!(kinds[4], RequestKind::Flush));
             for request in &requests {
-                connection.session.reply(request.cookie, Ok(vec![]));
+                connection.session.reply(request.cookie, Ok(Answer::Done));
             }
             let output = connection.output();
-            if structured {
+            if dialect == Dialect::Structured {
                 let done = |handle| (chunk::FLAG_DONE, chunk::NONE, handle, vec![]);
                 assert_eq!(chunks(&output), (1..=5).map(done).collect::<Vec<_>>());
             } else {
@@ -156,8 +161,6 @@ fn what_cannot_be_served_is_refused_in_sync() {
         ("disk", command::READ, 0, SIZE + 1, 0, Invalid),
         ("disk", command::READ, 0, u64::MAX, 1, Invalid),
         ("disk", command::READ, 0, u64::MAX - 9, 10, Invalid),
-        ("large", command::READ, 0, 0, PAYLOAD_BYTES_MAX + 1, Invalid),
-        ("large", command::READ, 0, 0, u32::MAX, Invalid),
         ("disk", command::WRITE, 0, end(9), 10, NoSpace),
         ("disk", command::WRITE, 0, u64::MAX, 10, NoSpace),
         ("disk", command::WRITE, 0, SIZE, PAYLOAD_BYTES_MAX, NoSpace),
@@ -186,7 +189,8 @@ fn what_cannot_be_served_is_refused_in_sync() {
         ("frozen", command::WRITE_ZEROES, 0, 0, 10, NotPermitted),
         ("disk", command::FLUSH, 0, 1, 0, Invalid),
         ("disk", command::FLUSH, 0, 0, 1, Invalid),
-        ("disk", command::CACHE, 0, 0, 10, Invalid),
+        ("disk", command::CACHE, 0, end(9), 10, Invalid),
+        ("disk", command::CACHE, command_flag::DF, 0, 10, Invalid),
         ("disk", command::BLOCK_STATUS, 0, 0, 10, Invalid),
         ("disk", 8, 0, 0, 10, Invalid),
         ("disk", u16::MAX, u16::MAX, u64::MAX, u32::MAX, Invalid),
@@ -206,7 +210,15 @@ fn what_cannot_be_served_is_refused_in_sync() {
         (
             "disk",
             command::WRITE_ZEROES,
-            command_flag::FAST_ZERO,
+            command_flag::PAYLOAD_LEN,
+            0,
+            10,
+            Invalid,
+        ),
+        (
+            "disk",
+            command::WRITE,
+            command_flag::PAYLOAD_LEN,
             0,
             10,
             Invalid,
@@ -220,36 +232,52 @@ fn what_cannot_be_served_is_refused_in_sync() {
             Invalid,
         ),
     ];
-    for structured in [false, true] {
+    for dialect in [Dialect::Simple, Dialect::Structured] {
         for (export, command, flags, offset, len, errno) in cases {
-            let mut connection = Connection::transmitting(export, structured);
+            let mut connection = Connection::transmitting(export, dialect);
             connection.request(command, flags, 9, offset, len);
             if command == command::WRITE {
                 connection.send(&vec![0x25; len as usize]);
             }
-            let (error, _) = refusal(&mut connection, 9, structured);
+            let (error, _) = refusal(&mut connection, 9, dialect);
             assert_eq!(
                 error, errno as u32,
                 "{export} {command} {flags:#x} {offset} {len}"
             );
-            assert_in_sync(&mut connection, structured);
+            assert_in_sync(&mut connection, dialect);
+        }
+    }
+}
+
+#[test]
+fn reads_that_are_too_long_are_refused() {
+    for (dialect, errno) in [
+        (Dialect::Simple, NbdError::Invalid),
+        (Dialect::Structured, NbdError::Overflow),
+    ] {
+        for len in [PAYLOAD_BYTES_MAX + 1, u32::MAX] {
+            let mut connection = Connection::transmitting("large", dialect);
+            connection.request(command::READ, 0, 9, 0, len);
+            let (error, _) = refusal(&mut connection, 9, dialect);
+            assert_eq!(error, errno as u32);
+            assert_in_sync(&mut connection, dialect);
         }
     }
 }
 
 #[test]
 fn df_needs_structured_replies() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     connection.request(command::READ, command_flag::DF, 9, 0, 10);
     assert_eq!(
-        refusal(&mut connection, 9, false).0,
+        refusal(&mut connection, 9, Dialect::Simple).0,
         NbdError::Invalid as u32
     );
 }
 
 #[test]
 fn requests_may_reach_exactly_to_the_end() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     connection.request(command::READ, 0, 1, SIZE - 10, 10);
     assert!(matches!(
         connection.next().kind,
@@ -260,7 +288,7 @@ fn requests_may_reach_exactly_to_the_end() {
         connection.next().kind,
         RequestKind::Trim { offset: 0, .. }
     ));
-    let mut connection = Connection::transmitting("large", false);
+    let mut connection = Connection::transmitting("large", Dialect::Simple);
     connection.request(
         command::WRITE_ZEROES,
         0,
@@ -270,7 +298,10 @@ fn requests_may_reach_exactly_to_the_end() {
     );
     assert!(matches!(
         connection.next().kind,
-        RequestKind::WriteZeroes { len: u32::MAX, .. }
+        RequestKind::WriteZeroes {
+            len: 0xffff_ffff,
+            ..
+        }
     ));
     connection.request(command::READ, 0, 2, 0, PAYLOAD_BYTES_MAX);
     assert!(matches!(
@@ -288,15 +319,16 @@ fn empty_requests_succeed_at_once() {
         command::READ,
         command::WRITE,
         command::TRIM,
+        command::CACHE,
         command::WRITE_ZEROES,
     ];
-    for structured in [false, true] {
-        let mut connection = Connection::transmitting("disk", structured);
+    for dialect in [Dialect::Simple, Dialect::Structured] {
+        let mut connection = Connection::transmitting("disk", dialect);
         for command in commands {
             connection.request(command, FUA, 4, SIZE, 0);
             assert!(connection.session.next_request().is_none());
             let output = connection.output();
-            if structured {
+            if dialect == Dialect::Structured {
                 assert_eq!(
                     chunks(&output),
                     [(chunk::FLAG_DONE, chunk::NONE, 4, vec![])]
@@ -305,7 +337,7 @@ fn empty_requests_succeed_at_once() {
                 assert_eq!(output, simple(4, 0));
             }
         }
-        assert_in_sync(&mut connection, structured);
+        assert_in_sync(&mut connection, dialect);
     }
 }
 
@@ -318,11 +350,11 @@ fn wrong_request_magic_closes() {
         offset: 0,
         len: 1,
     }
-    .encode();
+    .encode(Dialect::Simple);
     for byte in 0..4 {
-        let mut connection = Connection::transmitting("disk", false);
+        let mut connection = Connection::transmitting("disk", Dialect::Simple);
         connection.request(command::READ, 0, 1, 0, 1);
-        let mut bad = good;
+        let mut bad = good.clone();
         bad[byte] ^= 1;
         connection.send(&bad);
         assert_eq!(connection.session.state(), State::Closed);
@@ -339,7 +371,7 @@ fn wrong_request_magic_closes() {
 fn writes_longer_than_allowed_close() {
     for export in ["large", "frozen"] {
         for len in [PAYLOAD_BYTES_MAX + 1, u32::MAX] {
-            let mut connection = Connection::transmitting(export, true);
+            let mut connection = Connection::transmitting(export, Dialect::Structured);
             connection.request(command::WRITE, 0, 1, 0, len);
             assert_eq!(connection.session.state(), State::Closed);
             assert!(connection.log().contains("33554432 allowed"));
@@ -349,16 +381,19 @@ fn writes_longer_than_allowed_close() {
 
 #[test]
 fn errors_of_the_host_reach_the_client() {
-    for structured in [false, true] {
+    for dialect in [Dialect::Simple, Dialect::Structured] {
         for errno in [NbdError::Io, NbdError::NoSpace, NbdError::ShuttingDown] {
-            let mut connection = Connection::transmitting("disk", structured);
+            let mut connection = Connection::transmitting("disk", dialect);
             connection.request(command::READ, 0, 3, 0, 4096);
             let cookie = connection.next().cookie;
             let error = ReplyError::new(errno, "member sdb1 is lost");
             connection.session.reply(cookie, Err(error));
-            let (error, text) = refusal(&mut connection, 3, structured);
+            let (error, text) = refusal(&mut connection, 3, dialect);
             assert_eq!(error, errno as u32);
-            assert_eq!(text == "member sdb1 is lost", structured);
+            assert_eq!(
+                text == "member sdb1 is lost",
+                dialect == Dialect::Structured
+            );
         }
     }
 }
@@ -367,7 +402,7 @@ fn errors_of_the_host_reach_the_client() {
 fn errors_tell_their_offset_if_inside_the_request() {
     let offsets = [(8192, true), (12287, true), (8191, false), (12288, false)];
     for (offset, inside) in offsets {
-        let mut connection = Connection::transmitting("disk", true);
+        let mut connection = Connection::transmitting("disk", Dialect::Structured);
         connection.request(command::READ, 0, 3, 8192, 4096);
         let cookie = connection.next().cookie;
         let error = ReplyError {
@@ -396,28 +431,28 @@ fn errors_tell_their_offset_if_inside_the_request() {
 
 #[test]
 fn long_error_texts_are_cut_between_characters() {
-    let mut connection = Connection::transmitting("disk", true);
+    let mut connection = Connection::transmitting("disk", Dialect::Structured);
     connection.request(command::READ, 0, 3, 0, 4096);
     let cookie = connection.next().cookie;
     let text = format!("x{}", "é".repeat(5000));
     connection
         .session
         .reply(cookie, Err(ReplyError::new(NbdError::Io, text)));
-    let (_, text) = refusal(&mut connection, 3, true);
+    let (_, text) = refusal(&mut connection, 3, Dialect::Structured);
     assert_eq!(text, format!("x{}", "é".repeat(511)));
 }
 
 #[test]
 fn replies_in_any_order_are_gathered() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     // The same handle twice is the client's affair.
     for handle in [10, 11, 11] {
         connection.request(command::READ, 0, handle, handle * 512, 512);
     }
     let cookies: [_; 3] = std::array::from_fn(|_| connection.next().cookie);
-    let data = |byte| vec![Pool::heap().copy(&[byte; 512])];
-    connection.session.reply(cookies[2], Ok(data(2)));
-    connection.session.reply(cookies[0], Ok(data(0)));
+    let filled = |byte| data(&[byte; 512]);
+    connection.session.reply(cookies[2], Ok(filled(2)));
+    connection.session.reply(cookies[0], Ok(filled(0)));
     connection
         .session
         .reply(cookies[1], Err(ReplyError::new(NbdError::Io, "lost")));
@@ -437,7 +472,7 @@ fn replies_in_any_order_are_gathered() {
 
 #[test]
 fn outputs_are_bounded_and_complete() {
-    let mut connection = Connection::transmitting("disk", true);
+    let mut connection = Connection::transmitting("disk", Dialect::Structured);
     connection.request(command::READ, 0, 1, 0, SIZE as u32);
     connection.request(command::FLUSH, 0, 2, 0, 0);
     let (read, flush) = (connection.next().cookie, connection.next().cookie);
@@ -446,8 +481,8 @@ fn outputs_are_bounded_and_complete() {
         .chunks(1000)
         .map(|part| Pool::heap().copy(part))
         .collect();
-    connection.session.reply(read, Ok(parts));
-    connection.session.reply(flush, Ok(vec![]));
+    connection.session.reply(read, Ok(spans(parts)));
+    connection.session.reply(flush, Ok(Answer::Done));
     let mut output = Vec::new();
     let mut count = 0;
     while let Some(buffers) = connection.session.take_output() {
@@ -465,7 +500,7 @@ fn outputs_are_bounded_and_complete() {
 fn payloads_keep_the_alignment_of_their_offset() {
     for offset in [0, 4096, 512, 4095, 65536 + 1] {
         for len in [1, 4096, 10_000, 100_000] {
-            let mut connection = Connection::transmitting("disk", false);
+            let mut connection = Connection::transmitting("disk", Dialect::Simple);
             connection.request(command::WRITE, 0, 1, offset, len);
             let bytes = vec![7; len as usize];
             connection.send(&bytes);
@@ -481,7 +516,7 @@ fn payloads_keep_the_alignment_of_their_offset() {
 
 #[test]
 fn large_payloads_are_received_in_place() {
-    let mut connection = Connection::transmitting("large", false);
+    let mut connection = Connection::transmitting("large", Dialect::Simple);
     let content = Random::new().bytes(PAYLOAD_BYTES_MAX as usize);
     connection.request(command::WRITE, FUA, 1, 512, PAYLOAD_BYTES_MAX);
     connection.send(&content[..100]);
@@ -521,7 +556,7 @@ fn large_payloads_are_received_in_place() {
 
 #[test]
 fn a_payload_may_be_filled_in_one_go() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     connection.request(command::WRITE, 0, 1, 4096, 65536);
     let (mut buffer, range) = connection.session.take_payload().expect("a large payload");
     assert_eq!(range, 0..65536, "aligned data is at the start");
@@ -535,11 +570,11 @@ fn a_payload_may_be_filled_in_one_go() {
 
 #[test]
 fn small_refused_and_absent_payloads_are_not_offered() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     assert!(connection.session.take_payload().is_none());
     connection.request(command::WRITE, 0, 1, 0, PAYLOAD_COPY_BYTES_MAX as u32);
     assert!(connection.session.take_payload().is_none());
-    let mut connection = Connection::transmitting("frozen", false);
+    let mut connection = Connection::transmitting("frozen", Dialect::Simple);
     connection.request(command::WRITE, 0, 1, 0, 1 << 20);
     assert!(connection.session.take_payload().is_none());
 }
@@ -547,7 +582,7 @@ fn small_refused_and_absent_payloads_are_not_offered() {
 #[test]
 fn the_session_may_end_while_the_payload_is_lent() {
     for closing in [false, true] {
-        let mut connection = Connection::transmitting("disk", false);
+        let mut connection = Connection::transmitting("disk", Dialect::Simple);
         connection.request(command::WRITE, 0, 1, 0, 65536);
         let (buffer, _) = connection.session.take_payload().expect("a large payload");
         if closing {
@@ -563,7 +598,7 @@ fn the_session_may_end_while_the_payload_is_lent() {
 
 #[test]
 fn requests_under_way_are_limited_in_number() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     let read = RequestHeader {
         flags: 0,
         command: 0,
@@ -571,7 +606,7 @@ fn requests_under_way_are_limited_in_number() {
         offset: 0,
         len: 1,
     }
-    .encode();
+    .encode(Dialect::Simple);
     let many = read.repeat(IN_FLIGHT_REQUESTS_MAX + 5);
     let all = IN_FLIGHT_REQUESTS_MAX * read.len();
     assert_eq!(connection.session.receive(&many), all);
@@ -581,7 +616,9 @@ fn requests_under_way_are_limited_in_number() {
         .collect();
     assert_eq!(cookies.len(), IN_FLIGHT_REQUESTS_MAX);
     let byte = Pool::heap().copy(b"x");
-    connection.session.reply(cookies[0], Ok(vec![byte.clone()]));
+    connection
+        .session
+        .reply(cookies[0], Ok(spans(vec![byte.clone()])));
     assert!(!connection.session.wants_input(), "the reply is not sent");
     assert!(connection.session.take_output().is_some());
     assert!(!connection.session.wants_input(), "the reply is being sent");
@@ -589,7 +626,9 @@ fn requests_under_way_are_limited_in_number() {
     assert!(connection.session.wants_input(), "the reply is sent");
     assert_eq!(connection.session.receive(&many[all..]), read.len());
     for cookie in &cookies[1..] {
-        connection.session.reply(*cookie, Ok(vec![byte.clone()]));
+        connection
+            .session
+            .reply(*cookie, Ok(spans(vec![byte.clone()])));
     }
     connection.output();
     assert_eq!(
@@ -600,7 +639,7 @@ fn requests_under_way_are_limited_in_number() {
 
 #[test]
 fn refused_requests_count_until_their_replies_are_sent() {
-    let mut connection = Connection::transmitting("disk", true);
+    let mut connection = Connection::transmitting("disk", Dialect::Structured);
     let bad = RequestHeader {
         flags: 0,
         command: 99,
@@ -608,7 +647,7 @@ fn refused_requests_count_until_their_replies_are_sent() {
         offset: 0,
         len: 1,
     }
-    .encode();
+    .encode(Dialect::Simple);
     let many = bad.repeat(10 * IN_FLIGHT_REQUESTS_MAX);
     assert_eq!(
         connection.session.receive(&many),
@@ -622,7 +661,7 @@ fn refused_requests_count_until_their_replies_are_sent() {
 #[test]
 fn requests_under_way_are_limited_in_bytes() {
     let reads = IN_FLIGHT_BYTES_MAX / PAYLOAD_BYTES_MAX as usize;
-    let mut connection = Connection::transmitting("large", false);
+    let mut connection = Connection::transmitting("large", Dialect::Simple);
     for handle in 0..reads as u64 {
         assert!(connection.session.wants_input());
         connection.request(command::READ, 0, handle, 0, PAYLOAD_BYTES_MAX);
@@ -643,7 +682,7 @@ fn requests_under_way_are_limited_in_bytes() {
 
 #[test]
 fn disconnect_finishes_what_is_under_way() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     connection.request(command::FLUSH, 0, 1, 0, 0);
     connection.request(command::READ, 0, 2, 0, 3);
     let flush = connection.next().cookie;
@@ -657,10 +696,8 @@ fn disconnect_finishes_what_is_under_way() {
     );
     assert!(!connection.session.is_finished());
     let read = connection.next().cookie;
-    connection
-        .session
-        .reply(read, Ok(vec![Pool::heap().copy(b"abc")]));
-    connection.session.reply(flush, Ok(vec![]));
+    connection.session.reply(read, Ok(data(b"abc")));
+    connection.session.reply(flush, Ok(Answer::Done));
     assert!(!connection.session.is_finished(), "replies are not taken");
     let expected = [simple(2, 0), b"abc".to_vec(), simple(1, 0)].concat();
     assert_eq!(connection.output(), expected);
@@ -670,7 +707,7 @@ fn disconnect_finishes_what_is_under_way() {
 
 #[test]
 fn disconnect_when_idle_is_the_end() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     assert!(!connection.session.is_finished());
     connection.request(command::DISC, 0, 0, 0, 0);
     assert!(connection.session.is_finished());
@@ -679,13 +716,13 @@ fn disconnect_when_idle_is_the_end() {
 
 #[test]
 fn end_of_stream_finishes_what_is_under_way() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     connection.request(command::FLUSH, 0, 1, 0, 0);
     connection.session.peer_closed();
     assert_eq!(connection.session.state(), State::Draining);
     let cookie = connection.next().cookie;
     assert!(!connection.session.is_finished());
-    connection.session.reply(cookie, Ok(vec![]));
+    connection.session.reply(cookie, Ok(Answer::Done));
     assert_eq!(connection.output(), simple(1, 0));
     assert!(connection.session.is_finished());
     assert!(connection.log().contains("without disconnecting"));
@@ -693,18 +730,18 @@ fn end_of_stream_finishes_what_is_under_way() {
 
 #[test]
 fn a_closed_session_drops_late_results() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     connection.request(command::FLUSH, 0, 1, 0, 0);
     connection.request(command::FLUSH, 0, 2, 0, 0);
     let (first, second) = (connection.next().cookie, connection.next().cookie);
-    connection.session.reply(first, Ok(vec![]));
+    connection.session.reply(first, Ok(Answer::Done));
     connection.session.close("send failed");
     assert_eq!(connection.session.state(), State::Closed);
     assert!(
         !connection.session.is_finished(),
         "the host still works on one"
     );
-    connection.session.reply(second, Ok(vec![]));
+    connection.session.reply(second, Ok(Answer::Done));
     assert!(connection.session.is_finished());
     assert!(connection.output().is_empty());
     assert!(connection.log().contains("send failed"));
@@ -712,8 +749,8 @@ fn a_closed_session_drops_late_results() {
 
 #[test]
 fn shutdown_refuses_new_requests_and_finishes_old_ones() {
-    for structured in [false, true] {
-        let mut connection = Connection::transmitting("disk", structured);
+    for dialect in [Dialect::Simple, Dialect::Structured] {
+        let mut connection = Connection::transmitting("disk", dialect);
         connection.request(command::FLUSH, 0, 1, 0, 0);
         let flush = connection.next().cookie;
         connection.request(command::WRITE, 0, 2, 0, 8);
@@ -727,11 +764,11 @@ fn shutdown_refuses_new_requests_and_finishes_old_ones() {
             if command == command::WRITE {
                 connection.send(b"data");
             }
-            let (error, _) = refusal(&mut connection, handle, structured);
+            let (error, _) = refusal(&mut connection, handle, dialect);
             assert_eq!(error, NbdError::ShuttingDown as u32);
         }
-        connection.session.reply(write, Ok(vec![]));
-        connection.session.reply(flush, Ok(vec![]));
+        connection.session.reply(write, Ok(Answer::Done));
+        connection.session.reply(flush, Ok(Answer::Done));
         assert!(!connection.session.is_finished(), "replies are not taken");
         assert!(!connection.output().is_empty());
         assert!(connection.session.is_finished());
@@ -746,14 +783,14 @@ fn shutdown_refuses_new_requests_and_finishes_old_ones() {
 
 #[test]
 fn shutdown_waits_for_a_write_that_is_arriving() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     connection.request(command::WRITE, 0, 1, 0, 8);
     connection.send(b"half");
     connection.session.shutdown();
     assert!(!connection.session.is_finished());
     connection.send(b"half");
     let cookie = connection.next().cookie;
-    connection.session.reply(cookie, Ok(vec![]));
+    connection.session.reply(cookie, Ok(Answer::Done));
     assert_eq!(connection.output(), simple(1, 0));
     assert!(connection.session.is_finished());
 }
@@ -761,20 +798,18 @@ fn shutdown_waits_for_a_write_that_is_arriving() {
 #[test]
 #[should_panic(expected = "not pending")]
 fn replying_twice_is_a_bug() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     connection.request(command::FLUSH, 0, 1, 0, 0);
     let cookie = connection.next().cookie;
-    connection.session.reply(cookie, Ok(vec![]));
-    connection.session.reply(cookie, Ok(vec![]));
+    connection.session.reply(cookie, Ok(Answer::Done));
+    connection.session.reply(cookie, Ok(Answer::Done));
 }
 
 #[test]
-#[should_panic(expected = "reply of 3 bytes where 4 were asked for")]
+#[should_panic(expected = "reply of 3 bytes to command 0 where 4 were asked for")]
 fn replying_with_too_little_data_is_a_bug() {
-    let mut connection = Connection::transmitting("disk", false);
+    let mut connection = Connection::transmitting("disk", Dialect::Simple);
     connection.request(command::READ, 0, 1, 0, 4);
     let cookie = connection.next().cookie;
-    connection
-        .session
-        .reply(cookie, Ok(vec![Pool::heap().copy(b"abc")]));
+    connection.session.reply(cookie, Ok(data(b"abc")));
 }

@@ -5,8 +5,8 @@ use crate::load::{Draft, DraftKind};
 use crate::model::{Crash, Model, Tick};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use uraid_buffer::{Buf, Pool};
-use uraid_engine::api::{Nanos, Reply, Request, RequestError, RequestId};
+use uraid_buffer::{Buf, Pool, Span};
+use uraid_engine::api::{Answer, Nanos, Reply, Request, RequestError, RequestId};
 
 /// A request that has not been answered.
 #[derive(Clone, Debug)]
@@ -108,7 +108,13 @@ impl Clients {
             }
             DraftKind::WriteZeroes => {
                 self.change(begun, id, draft);
-                Request::WriteZeroes { offset, len, fua }
+                Request::WriteZeroes {
+                    offset,
+                    len,
+                    fua,
+                    keep_space: id.0.is_multiple_of(3),
+                    only_if_fast: false,
+                }
             }
         };
         Some((id, request))
@@ -191,8 +197,9 @@ impl Clients {
             self.model.read_ends(asked.begun);
         }
         let data = match reply.result {
-            Ok(data) => data,
-            Err(RequestError::Stopping | RequestError::Io(_)) if stopping => {
+            Ok(Answer::Data(spans)) => Span::joined(&spans),
+            Ok(Answer::Done | Answer::Extents(_)) => Vec::new(),
+            Err(RequestError::Stopping | RequestError::Io { .. }) if stopping => {
                 self.refused(id, &asked, ended);
                 return Ok(asked);
             }
@@ -232,9 +239,8 @@ impl Clients {
         }
     }
 
-    fn check(&mut self, asked: &Asked, ended: Tick, data: &[Buf]) -> Result<(), String> {
+    fn check(&mut self, asked: &Asked, ended: Tick, found: &[u8]) -> Result<(), String> {
         let Draft { offset, len, .. } = asked.draft;
-        let found: Vec<u8> = data.iter().flat_map(|buf| buf.iter().copied()).collect();
         if found.len() as u64 != len {
             return Err(format!("a read of {len} bytes returned {}", found.len()));
         }
@@ -312,10 +318,11 @@ mod tests {
     }
 
     fn answer(c: &mut Clients, id: RequestId, data: Vec<Buf>) -> Result<Asked, String> {
+        let spans = data.into_iter().map(Span::Data).collect();
         c.answer(
             Reply {
                 id,
-                result: Ok(data),
+                result: Ok(Answer::Data(spans)),
             },
             false,
         )

@@ -6,7 +6,8 @@ use crate::medium::Medium;
 use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::watch::Watch;
-use uraid_engine::api::{DeviceId, Event, OpenOptions, Request, RequestId};
+use uraid_buffer::Span;
+use uraid_engine::api::{Answer, DeviceId, Event, OpenOptions, Request, RequestId};
 
 /// Bytes of one read.
 const READ_BYTES_MAX: u64 = 256 << 10;
@@ -39,8 +40,11 @@ pub fn read_all(media: Vec<Medium>, options: OpenOptions, watch: Watch) -> Resul
                 Told::Event(_) | Told::Outcome(_) => continue,
                 Told::Reply(reply) => {
                     let read = reply.result.map_err(|error| format!("{error:?}"))?;
+                    let Answer::Data(read) = read else {
+                        return Err(format!("a read was answered with {read:?}"));
+                    };
                     let bytes = bytes.as_mut().expect("it is open");
-                    read.iter().for_each(|buf| bytes.extend_from_slice(buf));
+                    bytes.extend(Span::joined(&read));
                 }
             }
             let offset = bytes.as_ref().map_or(0, |b| b.len() as u64);

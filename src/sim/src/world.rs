@@ -470,8 +470,18 @@ fn describe(id: RequestId, request: &Request) -> String {
         Request::Trim { offset, len, fua } => {
             format!("request {id}: trim {} fua {fua}", units(*offset, *len))
         }
-        Request::WriteZeroes { offset, len, fua } => {
-            format!("request {id}: zero {} fua {fua}", units(*offset, *len))
+        Request::WriteZeroes {
+            offset,
+            len,
+            fua,
+            keep_space,
+            ..
+        } => {
+            let range = units(*offset, *len);
+            format!("request {id}: zero {range} fua {fua} keeping space {keep_space}")
+        }
+        Request::Extents { offset, len } => {
+            format!("request {id}: extents of {}", units(*offset, *len))
         }
     }
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use uraid_nbd::client::Client;
 use uraid_nbd::wire::{
-    Reader, RequestHeader, SIMPLE_REPLY_BYTES, SIMPLE_REPLY_MAGIC, command, transmission_flag,
+    Dialect, Reader, RequestHeader, SIMPLE_REPLY_BYTES, SIMPLE_REPLY_MAGIC, command,
+    transmission_flag,
 };
 
 /// Unit of small requests.
@@ -222,9 +223,9 @@ impl Connection {
             command,
             handle,
             offset,
-            len: u32::try_from(len).expect("requests are short"),
+            len: len as u64,
         };
-        self.output.write_all(&header.encode())?;
+        self.output.write_all(&header.encode(Dialect::Simple))?;
         if command == command::WRITE {
             self.output.write_all(&self.content[..len])?;
         }
@@ -267,7 +268,7 @@ impl Drive {
 }
 
 fn shake_hands(stream: &mut UnixStream) -> io::Result<uraid_nbd::client::ExportInfo> {
-    let mut client = Client::new("", false);
+    let mut client = Client::new("", Dialect::Simple);
     loop {
         if let Some(info) = client.info() {
             return Ok(info);

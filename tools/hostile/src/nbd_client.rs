@@ -2,25 +2,26 @@
 
 use crate::choices::Choices;
 use uraid_nbd::client::{Client, Command};
-use uraid_nbd::wire;
+use uraid_nbd::wire::{self, Dialect};
 
 /// A conversation. The client gives up or goes on; every request has at most one reply.
 pub fn run(data: &[u8]) {
     let mut c = Choices::new(data);
-    let structured = c.one_in(2);
-    let mut client = Client::new("disk", structured);
+    let dialects = [Dialect::Simple, Dialect::Structured, Dialect::Extended];
+    let dialect = *c.pick(&dialects);
+    let mut client = Client::new("disk", dialect).with_contexts(&["base:allocation"]);
     let mut handle = 0;
     let mut replies = 0;
     let mut stream = Vec::new();
     if !c.one_in(8) {
-        negotiate(&mut stream, structured);
+        negotiate(&mut stream, dialect);
     }
     while !c.is_empty() {
         if client.info().is_some() && c.one_in(3) {
             handle += 1;
             send(&mut c, &mut client, handle);
         }
-        say(&mut c, &mut stream, handle);
+        say(&mut c, &mut stream, dialect, handle);
         let piece = match c.one_in(2) {
             true => stream.len(),
             false => (c.word(2) as usize).min(stream.len()),
@@ -45,17 +46,21 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn negotiate(stream: &mut Vec<u8>, structured: bool) {
+fn negotiate(stream: &mut Vec<u8>, dialect: Dialect) {
     stream.extend(wire::INIT_MAGIC.to_be_bytes());
     stream.extend(wire::OPTION_MAGIC.to_be_bytes());
     stream.extend(3u16.to_be_bytes());
-    if structured {
-        option_reply(
-            stream,
-            wire::option::STRUCTURED_REPLY,
-            wire::option_reply::ACK,
-            &[],
-        );
+    let ack = wire::option_reply::ACK;
+    if dialect != Dialect::Simple {
+        let option = match dialect {
+            Dialect::Extended => wire::option::EXTENDED_HEADERS,
+            _ => wire::option::STRUCTURED_REPLY,
+        };
+        option_reply(stream, option, ack, &[]);
+        let set = wire::option::SET_META_CONTEXT;
+        let context = b"\0\0\0\x01base:allocation";
+        option_reply(stream, set, wire::option_reply::META_CONTEXT, context);
+        option_reply(stream, set, ack, &[]);
     }
     let mut info = wire::info::EXPORT.to_be_bytes().to_vec();
     info.extend((1u64 << 30).to_be_bytes());
@@ -74,8 +79,12 @@ fn option_reply(stream: &mut Vec<u8>, option: u32, reply: u32, data: &[u8]) {
 
 fn send(c: &mut Choices<'_>, client: &mut Client, handle: u64) {
     let (offset, len) = (c.word(2), c.word(2) as u32);
-    let command = match c.below(4) {
-        0 => Command::Read { offset, len },
+    let command = match c.below(5) {
+        0 => Command::Read {
+            offset,
+            len,
+            unfragmented: false,
+        },
         1 => Command::Write {
             offset,
             data: &[1; 100],
@@ -83,8 +92,14 @@ fn send(c: &mut Choices<'_>, client: &mut Client, handle: u64) {
         },
         2 => Command::Trim {
             offset,
-            len,
+            len: len.into(),
             fua: true,
+        },
+        3 => Command::BlockStatus {
+            offset,
+            len: len.into(),
+            one: false,
+            only: &[],
         },
         _ => Command::Flush,
     };
@@ -92,7 +107,7 @@ fn send(c: &mut Choices<'_>, client: &mut Client, handle: u64) {
 }
 
 /// Something a server might say, more or less.
-fn say(c: &mut Choices<'_>, stream: &mut Vec<u8>, handle: u64) {
+fn say(c: &mut Choices<'_>, stream: &mut Vec<u8>, dialect: Dialect, handle: u64) {
     let start = stream.len();
     let to = c.below(handle + 2);
     match c.below(5) {
@@ -103,15 +118,25 @@ fn say(c: &mut Choices<'_>, stream: &mut Vec<u8>, handle: u64) {
             stream.resize(stream.len() + data, 3);
         }
         1 | 2 => {
-            let kind = *c.pick(&[0, 1, 2, 0x8001, 0x8002, 7]);
+            let kind = *c.pick(&[0, 1, 2, 5, 6, 0x8001, 0x8002, 7]);
+            let extended = dialect == Dialect::Extended;
             let mut payload = c.word(2).to_be_bytes().to_vec();
             let more = c.word(1) as usize;
             payload.extend(c.bytes(more));
-            stream.extend(wire::STRUCTURED_REPLY_MAGIC.to_be_bytes());
+            let magic = match extended {
+                true => wire::EXTENDED_REPLY_MAGIC,
+                false => wire::STRUCTURED_REPLY_MAGIC,
+            };
+            stream.extend(magic.to_be_bytes());
             stream.extend((c.below(3) as u16).to_be_bytes());
             stream.extend((kind as u16).to_be_bytes());
             stream.extend(to.to_be_bytes());
-            stream.extend((payload.len() as u32).to_be_bytes());
+            if extended {
+                stream.extend(c.word(2).to_be_bytes());
+                stream.extend((payload.len() as u64).to_be_bytes());
+            } else {
+                stream.extend((payload.len() as u32).to_be_bytes());
+            }
             stream.extend(payload);
         }
         3 => {

@@ -3,11 +3,11 @@
 
 use crate::choices::Choices;
 use std::sync::Arc;
-use uraid_buffer::{Buf, Pool};
-use uraid_nbd::wire::{self, RequestHeader, option};
+use uraid_buffer::{Pool, Span};
+use uraid_nbd::wire::{self, RequestHeader, command, command_flag, option};
 use uraid_nbd::{
-    Admission, Export, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, NbdError, PAYLOAD_BYTES_MAX,
-    ReplyError, RequestKind, Session, State,
+    Access, Answer, Dialect, Export, Extent, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_REQUESTS_MAX, NbdError,
+    PAYLOAD_BYTES_MAX, ReplyError, RequestKind, Session, State, TlsPolicy,
 };
 
 /// Sizes of the exports.
@@ -20,7 +20,8 @@ const LOG_LINES_MAX: usize = 16;
 /// A conversation.
 pub fn run(data: &[u8]) {
     let mut c = Choices::new(data);
-    let mut talk = Conversation::new();
+    let tls = *c.pick(&[TlsPolicy::Off, TlsPolicy::Allowed, TlsPolicy::Required]);
+    let mut talk = Conversation::new(tls);
     if !c.one_in(4) {
         talk.negotiate(&mut c);
     }
@@ -38,10 +39,15 @@ struct Conversation {
     stream: Vec<u8>,
     pending: Vec<(u64, RequestKind)>,
     log_lines: usize,
+    /// How the client writes requests, which need not be what was agreed on.
+    dialect: Dialect,
+    tls: TlsPolicy,
+    /// Over TLS, and whether with the name that the last export is for.
+    secured: Option<bool>,
 }
 
 impl Conversation {
-    fn new() -> Conversation {
+    fn new(tls: TlsPolicy) -> Conversation {
         let export = |(i, size_bytes): (usize, u64)| Export {
             name: format!("disk{i}"),
             description: "an export".into(),
@@ -50,34 +56,67 @@ impl Conversation {
             preferred_block_bytes: 65536,
             hidden: i == 2,
             is_default: i == 0,
-            admission: Admission::Open,
+            access: match i {
+                2 => Access::Names(vec!["alice".into()]),
+                _ => Access::Anyone,
+            },
+            ..Export::default()
         };
         let exports: Arc<[Export]> = SIZES.into_iter().enumerate().map(export).collect();
         let pool = Pool::heap();
         Conversation {
-            session: Session::new(exports, pool.clone()),
+            session: Session::with_tls(exports, tls, pool.clone()),
             pool,
             stream: Vec::new(),
             pending: Vec::new(),
             log_lines: 0,
+            dialect: Dialect::Simple,
+            tls,
+            secured: None,
         }
     }
 
     /// As an honest client would, so that what follows meets transmission.
     fn negotiate(&mut self, c: &mut Choices<'_>) {
         self.stream.extend(3u32.to_be_bytes());
-        if c.one_in(2) {
-            wire::put_option(&mut self.stream, option::STRUCTURED_REPLY, &[]);
+        if self.tls != TlsPolicy::Off && !c.one_in(4) {
+            wire::put_option(&mut self.stream, option::STARTTLS, &[]);
+            self.deliver(usize::MAX);
+            self.secure(c);
+        }
+        let dialects = [Dialect::Simple, Dialect::Structured, Dialect::Extended];
+        self.dialect = *c.pick(&dialects);
+        match self.dialect {
+            Dialect::Simple => {}
+            Dialect::Structured => {
+                wire::put_option(&mut self.stream, option::STRUCTURED_REPLY, &[]);
+            }
+            Dialect::Extended => wire::put_option(&mut self.stream, option::EXTENDED_HEADERS, &[]),
         }
         let name = format!("disk{}", c.below(3));
         let mut data = Vec::new();
+        let contexts: [&[u8]; 2] = [b"base:allocation", b"x-uraid:redundancy"];
+        wire::put_meta_request(&mut data, name.as_bytes(), &contexts[..c.index(3)]);
+        wire::put_option(&mut self.stream, option::SET_META_CONTEXT, &data);
+        data.clear();
         wire::put_info_request(&mut data, name.as_bytes(), &[0, 3]);
         wire::put_option(&mut self.stream, option::GO, &data);
         self.deliver(usize::MAX);
     }
 
+    /// Does the handshake, if it is due.
+    fn secure(&mut self, c: &mut Choices<'_>) {
+        while self.session.take_output().is_some() {}
+        if self.session.state() == State::WantsTls {
+            let named = c.one_in(2);
+            let names = if named { vec!["alice".into()] } else { vec![] };
+            self.session.tls_established(names);
+            self.secured = Some(named);
+        }
+    }
+
     fn turn(&mut self, c: &mut Choices<'_>) {
-        match c.below(12) {
+        match c.below(13) {
             0..=2 => self.send_request(c),
             3 => self.send_option(c),
             4 => {
@@ -92,6 +131,7 @@ impl Conversation {
             8 => self.reply(c),
             9 => while self.session.take_output().is_some() {},
             10 => self.lend(c),
+            11 => self.secure(c),
             _ => match c.below(8) {
                 0 => self.session.peer_closed(),
                 1 => self.session.shutdown(),
@@ -103,7 +143,8 @@ impl Conversation {
 
     fn send_request(&mut self, c: &mut Choices<'_>) {
         let offset = c.word(2);
-        let len = *c.pick(&[1, 4096, 20_000, 0, PAYLOAD_BYTES_MAX, u32::MAX]);
+        let most = u64::from(PAYLOAD_BYTES_MAX);
+        let len = *c.pick(&[1, 4096, 20_000, 0, most, u32::MAX.into(), 1 << 39]);
         let mut header = RequestHeader {
             flags: 0,
             command: c.below(8) as u16,
@@ -111,6 +152,13 @@ impl Conversation {
             offset,
             len,
         };
+        let extended = self.dialect == Dialect::Extended;
+        if extended && (header.command == command::WRITE && !c.one_in(4) || c.one_in(8)) {
+            header.flags |= command_flag::PAYLOAD_LEN;
+        }
+        if c.one_in(4) {
+            header.flags |= 1 << c.below(6);
+        }
         match c.below(8) {
             0 => c.replace(&mut header.flags),
             1 => c.replace(&mut header.offset),
@@ -118,17 +166,39 @@ impl Conversation {
             3 => c.replace(&mut header.command),
             _ => {}
         }
-        self.stream.extend(header.encode());
-        if header.command == wire::command::WRITE && header.len < 1 << 16 {
-            self.stream
-                .resize(self.stream.len() + header.len as usize, 7);
+        if !extended {
+            header.len &= u64::from(u32::MAX);
+        }
+        self.stream.extend(header.encode(self.dialect));
+        let carries = match extended {
+            true => {
+                header.command == command::WRITE || header.flags & command_flag::PAYLOAD_LEN != 0
+            }
+            false => header.command == command::WRITE,
+        };
+        if carries && header.len < 1 << 16 {
+            let end = self.stream.len() + header.len as usize;
+            if header.command == command::BLOCK_STATUS {
+                self.stream.extend(c.word(2).to_be_bytes());
+                (0..4).for_each(|_| self.stream.extend((c.below(4) as u32).to_be_bytes()));
+            }
+            self.stream.resize(end, 7);
         }
     }
 
     fn send_option(&mut self, c: &mut Choices<'_>) {
         let mut data = Vec::new();
         let items: Vec<u16> = (0..c.below(4)).map(|_| c.below(5) as u16).collect();
-        wire::put_info_request(&mut data, b"disk0", &items);
+        match c.one_in(2) {
+            true => {
+                let queries: [&[u8]; 4] = [b"base:", b"x-uraid:", b"base:allocation", b"qemu:"];
+                wire::put_meta_request(&mut data, b"disk0", &queries[..c.index(5)]);
+            }
+            false => wire::put_info_request(&mut data, b"disk0", &items),
+        }
+        if c.one_in(8) {
+            data.clear();
+        }
         if c.one_in(3) {
             c.edit(&mut data);
         }
@@ -147,14 +217,27 @@ impl Conversation {
         let taken = self.session.receive(&self.stream[..piece]);
         let ended = !matches!(
             self.session.state(),
-            State::Negotiating | State::Transmitting
+            State::Negotiating | State::WantsTls | State::Transmitting
         );
         assert!(
             taken == piece || ended || !self.session.wants_input(),
             "neither takes nor refuses"
         );
         self.stream.drain(..taken);
+        self.assert_entitled();
         self.fetch();
+    }
+
+    /// Nothing is served that TLS or a name should have protected.
+    fn assert_entitled(&self) {
+        let Some(export) = self.session.export() else {
+            return;
+        };
+        assert!(self.tls != TlsPolicy::Required || self.secured.is_some());
+        assert!(
+            export != 2 || self.secured == Some(true),
+            "not for this client"
+        );
     }
 
     /// Receives into the request's own buffer, where that is offered.
@@ -175,13 +258,19 @@ impl Conversation {
                 RequestKind::Read { offset, len } => Some((*offset, u64::from(*len))),
                 RequestKind::Write { offset, data, .. } => Some((*offset, data.len() as u64)),
                 RequestKind::Trim { offset, len, .. }
-                | RequestKind::WriteZeroes { offset, len, .. } => Some((*offset, (*len).into())),
+                | RequestKind::WriteZeroes { offset, len, .. }
+                | RequestKind::BlockStatus { offset, len } => Some((*offset, *len)),
                 RequestKind::Flush => None,
             };
             if let Some((offset, len)) = range {
                 assert!(len > 0 && offset.checked_add(len).is_some_and(|end| end <= size));
             }
-            let changes = !matches!(request.kind, RequestKind::Read { .. } | RequestKind::Flush);
+            let changes = matches!(
+                request.kind,
+                RequestKind::Write { .. }
+                    | RequestKind::Trim { .. }
+                    | RequestKind::WriteZeroes { .. }
+            );
             assert!(
                 !changes || request.export != 1,
                 "a change of a read-only export"
@@ -200,8 +289,7 @@ impl Conversation {
         let (cookie, kind) = self.pending.swap_remove(c.index(self.pending.len()));
         let result = match kind {
             _ if c.one_in(4) => Err(ReplyError::new(NbdError::Io, "x".repeat(c.index(4000)))),
-            RequestKind::Read { len, .. } => Ok(zeros(len as usize)),
-            _ => Ok(Vec::new()),
+            kind => Ok(answer(&kind, c.index(3))),
         };
         self.session.reply(cookie, result);
     }
@@ -209,8 +297,8 @@ impl Conversation {
     fn assert_bounded(&self) {
         assert!(self.pending.len() <= IN_FLIGHT_REQUESTS_MAX);
         let read = |kind: &RequestKind| match kind {
-            RequestKind::Read { len, .. } => u64::from(*len),
-            _ => 0,
+            RequestKind::Write { .. } => 0,
+            other => other.payload_bytes(),
         };
         let to_read: u64 = self.pending.iter().map(|(_, kind)| read(kind)).sum();
         let held = to_read + self.pool.stats().heap_bytes as u64;
@@ -224,11 +312,7 @@ impl Conversation {
         self.session.peer_closed();
         self.fetch();
         for (cookie, kind) in std::mem::take(&mut self.pending) {
-            let result = match kind {
-                RequestKind::Read { len, .. } => Ok(zeros(len as usize)),
-                _ => Ok(Vec::new()),
-            };
-            self.session.reply(cookie, result);
+            self.session.reply(cookie, Ok(answer(&kind, 1)));
         }
         while self.session.take_output().is_some() {}
         assert!(
@@ -244,12 +328,35 @@ impl Conversation {
     }
 }
 
-/// Data of a read, in pieces of one block of zeros.
-fn zeros(len: usize) -> Vec<Buf> {
+/// What an honest host might answer. `pattern`: how data and holes, or states, change by turns.
+fn answer(kind: &RequestKind, pattern: usize) -> Answer {
+    match kind {
+        RequestKind::Read { len, .. } => Answer::Data(content(*len as usize, pattern)),
+        RequestKind::BlockStatus { len, .. } => {
+            let parts = if pattern == 0 { 1 } else { (*len).min(1000) };
+            let extent = |part: u64| Extent {
+                len: len / parts + u64::from(part < len % parts),
+                allocation: (part % 2 * 3) as u32,
+                redundancy: (part % 3) as u32,
+            };
+            Answer::Extents((0..parts).map(extent).collect())
+        }
+        _ => Answer::Done,
+    }
+}
+
+/// Data of a read: all in memory, data and holes by turns, or nothing but a hole.
+fn content(len: usize, pattern: usize) -> Vec<Span> {
     const PIECE: usize = 1 << 20;
     let piece = Pool::heap().zeroed(PIECE.min(len.max(1))).freeze();
-    (0..len)
-        .step_by(PIECE)
-        .map(|at| piece.slice(0..PIECE.min(len - at)))
-        .collect()
+    let mut hole = pattern == 2;
+    let span = |at: usize| {
+        let len = PIECE.min(len - at);
+        hole = pattern == 2 || pattern == 1 && !hole;
+        match hole {
+            true => Span::Zeros(len as u64),
+            false => Span::Data(piece.slice(0..len)),
+        }
+    };
+    (0..len).step_by(PIECE).map(span).collect()
 }

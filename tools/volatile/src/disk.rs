@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
-use uraid_buffer::{Buf, Pool};
-use uraid_nbd::{NbdError, ReplyError, RequestKind};
+use uraid_buffer::{Pool, Span};
+use uraid_nbd::{Answer, Extent, NbdError, ReplyError, RequestKind};
 use uraid_sim::medium::{Durable, Medium, SECTOR_BYTES, Tearing};
 use uraid_sim::rng::Rng;
 
@@ -135,7 +135,7 @@ impl Disk {
     }
 
     /// Carries out one request.
-    pub fn serve(&self, request: RequestKind) -> Result<Vec<Buf>, ReplyError> {
+    pub fn serve(&self, request: RequestKind) -> Result<Answer, ReplyError> {
         self.wait_until_it_may_go_on();
         self.lock().serve(request)
     }
@@ -161,7 +161,7 @@ impl Disk {
 }
 
 impl State {
-    fn serve(&mut self, request: RequestKind) -> Result<Vec<Buf>, ReplyError> {
+    fn serve(&mut self, request: RequestKind) -> Result<Answer, ReplyError> {
         if !self.powered {
             return Err(failure("there is no power"));
         }
@@ -173,22 +173,27 @@ impl State {
                     self.write(offset, &data);
                     self.harden(offset, data.len() as u64, fua);
                 }
-                Ok(Vec::new())
+                Ok(Answer::Done)
             }
             RequestKind::Trim { offset, len, fua }
             | RequestKind::WriteZeroes {
                 offset, len, fua, ..
             } => {
                 if self.may_write()? {
-                    self.zero(offset, len.into());
-                    self.harden(offset, len.into(), fua);
+                    self.zero(offset, len);
+                    self.harden(offset, len, fua);
                 }
-                Ok(Vec::new())
+                Ok(Answer::Done)
             }
+            RequestKind::BlockStatus { len, .. } => Ok(Answer::Extents(vec![Extent {
+                len,
+                allocation: 0,
+                redundancy: 0,
+            }])),
         }
     }
 
-    fn read(&mut self, offset: u64, len: u64) -> Result<Vec<Buf>, ReplyError> {
+    fn read(&mut self, offset: u64, len: u64) -> Result<Answer, ReplyError> {
         if self.faults.fail_reads {
             return Err(failure("reads fail"));
         }
@@ -197,7 +202,8 @@ impl State {
         let mut bytes = Pool::heap().take(sectors_len as usize);
         self.medium.read(offset - skip, &mut bytes);
         let skip = skip as usize;
-        Ok(vec![bytes.freeze().slice(skip..skip + len as usize)])
+        let data = bytes.freeze().slice(skip..skip + len as usize);
+        Ok(Answer::Data(vec![Span::Data(data)]))
     }
 
     /// Whether a write is to be done; a lost one is only answered.
@@ -247,7 +253,7 @@ impl State {
         }
     }
 
-    fn flush(&mut self) -> Result<Vec<Buf>, ReplyError> {
+    fn flush(&mut self) -> Result<Answer, ReplyError> {
         if self.faults.fail_flushes {
             return Err(failure("flushes fail"));
         }
@@ -255,7 +261,7 @@ impl State {
             let mark = self.medium.mark();
             self.medium.flush(mark);
         }
-        Ok(Vec::new())
+        Ok(Answer::Done)
     }
 }
 
@@ -293,18 +299,22 @@ mod tests {
         (dir, disk)
     }
 
-    fn write(disk: &Disk, offset: u64, byte: u8, fua: bool) -> Result<Vec<Buf>, ReplyError> {
+    fn write(disk: &Disk, offset: u64, byte: u8, fua: bool) -> Result<Answer, ReplyError> {
         let data = Pool::heap().copy(&[byte; 4096]);
         disk.serve(RequestKind::Write { offset, data, fua })
     }
 
-    fn first_bytes(disk: &Disk) -> Vec<u8> {
-        let read = RequestKind::Read {
-            offset: 0,
-            len: ALL,
+    /// What the disk gives for a read of this many bytes from its start.
+    fn content(disk: &Disk, len: u32) -> Vec<u8> {
+        let read = RequestKind::Read { offset: 0, len };
+        let Answer::Data(found) = disk.serve(read).unwrap() else {
+            panic!("a read gives data")
         };
-        let found = disk.serve(read).unwrap();
-        found[0].iter().step_by(4096).copied().collect()
+        Span::joined(&found)
+    }
+
+    fn first_bytes(disk: &Disk) -> Vec<u8> {
+        content(disk, ALL).into_iter().step_by(4096).collect()
     }
 
     /// What the file holds once all unflushed writes are lost.
@@ -387,11 +397,10 @@ mod tests {
             fua: false,
         })
         .unwrap();
-        let (offset, len) = (4390, 710);
-        let found = disk.serve(RequestKind::Read { offset, len }).unwrap();
-        assert_eq!(found[0][..6], [7; 6]);
-        assert_eq!(found[0][6..706], [9; 700]);
-        assert_eq!(found[0][706..], [7; 4]);
+        let found = content(&disk, 5100);
+        assert_eq!(found[4390..4396], [7; 6]);
+        assert_eq!(found[4396..5096], [9; 700]);
+        assert_eq!(found[5096..], [7; 4]);
         disk.serve(RequestKind::Trim {
             offset: 4096,
             len: 8192,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use uraid_buffer::Pool;
-use uraid_nbd::{Admission, Export, Session};
+use uraid_nbd::{Export, Session};
 
 /// Bytes received at once.
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -42,9 +42,7 @@ impl Server {
             size_bytes: disk.bytes(),
             read_only: false,
             preferred_block_bytes: 4096,
-            hidden: false,
-            is_default: false,
-            admission: Admission::Open,
+            ..Export::default()
         });
         let shared = Arc::new(Shared {
             exports: exports.collect(),

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use uraid_buffer::{Buf, Pool};
+use uraid_buffer::{Buf, Pool, Span};
 use uraid_nbd::client::{split_chunk, split_option_reply};
 use uraid_nbd::wire::{self, RequestHeader, handshake_flag, option, option_reply};
-use uraid_nbd::{Admission, ClientRequest, Export, ReplyError, RequestKind, Session};
+use uraid_nbd::{Answer, ClientRequest, Dialect, Export, Extent, ReplyError, RequestKind, Session};
 
 /// Size of the writable export.
 pub const SIZE: u64 = 1 << 20;
@@ -22,9 +22,7 @@ fn export(name: &str, size_bytes: u64, read_only: bool) -> Export {
         size_bytes,
         read_only,
         preferred_block_bytes: 65536,
-        hidden: false,
-        is_default: false,
-        admission: Admission::Open,
+        ..Export::default()
     }
 }
 
@@ -41,34 +39,76 @@ pub fn exports() -> Arc<[Export]> {
 /// A session spoken to in bytes.
 pub struct Connection {
     pub session: Session,
+    /// How requests are written.
+    pub dialect: Dialect,
 }
 
 impl Connection {
     /// Fresh, the greeting not yet fetched.
     pub fn new() -> Connection {
+        Connection::with(Session::new(exports(), Pool::heap()))
+    }
+
+    /// Of this session, the greeting not yet fetched.
+    pub fn with(session: Session) -> Connection {
         Connection {
-            session: Session::new(exports(), Pool::heap()),
+            session,
+            dialect: Dialect::Simple,
         }
     }
 
     /// The greeting fetched and client flags sent.
     pub fn greeted() -> Connection {
-        let mut connection = Connection::new();
-        assert_eq!(connection.output().len(), wire::GREETING_BYTES);
-        connection.send(&client_flags());
-        connection
+        Connection::new().greet()
+    }
+
+    /// The greeting fetched and client flags sent.
+    pub fn greet(mut self) -> Connection {
+        assert_eq!(self.output().len(), wire::GREETING_BYTES);
+        self.send(&client_flags());
+        self
+    }
+
+    /// Agrees on a dialect.
+    pub fn agree(&mut self, dialect: Dialect) {
+        let option = match dialect {
+            Dialect::Simple => return,
+            Dialect::Structured => option::STRUCTURED_REPLY,
+            Dialect::Extended => option::EXTENDED_HEADERS,
+        };
+        assert_eq!(types(&self.option(option, &[])), [option_reply::ACK]);
+        self.dialect = dialect;
+    }
+
+    /// Chooses metadata contexts; returns what came back as (number, name).
+    pub fn choose_contexts(&mut self, export: &str, queries: &[&str]) -> Vec<(u32, String)> {
+        let data = meta_request(export, queries);
+        let replies = self.option(option::SET_META_CONTEXT, &data);
+        contexts(&replies)
     }
 
     /// In transmission on `export`.
-    pub fn transmitting(export: &str, structured: bool) -> Connection {
+    pub fn transmitting(export: &str, dialect: Dialect) -> Connection {
         let mut connection = Connection::greeted();
-        if structured {
-            let replies = connection.option(option::STRUCTURED_REPLY, &[]);
-            assert_eq!(types(&replies), [option_reply::ACK]);
-        }
-        let replies = connection.option(option::GO, &info_request(export, &[]));
-        assert_eq!(types(&replies), [option_reply::INFO, option_reply::ACK]);
+        connection.agree(dialect);
+        connection.go(export);
         connection
+    }
+
+    /// In transmission on `export`, with all contexts there are.
+    pub fn with_contexts(export: &str, dialect: Dialect) -> Connection {
+        let mut connection = Connection::greeted();
+        connection.agree(dialect);
+        let all = ["base:allocation", "x-uraid:redundancy"];
+        assert_eq!(connection.choose_contexts(export, &all).len(), 2);
+        connection.go(export);
+        connection
+    }
+
+    /// Enters transmission.
+    pub fn go(&mut self, export: &str) {
+        let replies = self.option(option::GO, &info_request(export, &[]));
+        assert_eq!(types(&replies), [option_reply::INFO, option_reply::ACK]);
     }
 
     /// Sends bytes the session must take entirely.
@@ -99,17 +139,22 @@ impl Connection {
     }
 
     /// Sends a request header.
-    pub fn request(&mut self, command: u16, flags: u16, handle: u64, offset: u64, len: u32) {
-        self.send(
-            &RequestHeader {
-                flags,
-                command,
-                handle,
-                offset,
-                len,
-            }
-            .encode(),
-        );
+    pub fn request(
+        &mut self,
+        command: u16,
+        flags: u16,
+        handle: u64,
+        offset: u64,
+        len: impl TryInto<u64, Error: std::fmt::Debug>,
+    ) {
+        let header = RequestHeader {
+            flags,
+            command,
+            handle,
+            offset,
+            len: len.try_into().expect("a length"),
+        };
+        self.send(&header.encode(self.dialect));
     }
 
     /// The one request that is ready.
@@ -135,6 +180,26 @@ pub fn info_request(name: &str, items: &[u16]) -> Vec<u8> {
     let mut data = Vec::new();
     wire::put_info_request(&mut data, name.as_bytes(), items);
     data
+}
+
+/// Data of LIST_META_CONTEXT or SET_META_CONTEXT.
+pub fn meta_request(name: &str, queries: &[&str]) -> Vec<u8> {
+    let queries: Vec<&[u8]> = queries.iter().map(|query| query.as_bytes()).collect();
+    let mut data = Vec::new();
+    wire::put_meta_request(&mut data, name.as_bytes(), &queries);
+    data
+}
+
+/// The contexts in replies that end with an ACK, as (number, name).
+pub fn contexts(replies: &[(u32, Vec<u8>)]) -> Vec<(u32, String)> {
+    let (last, contexts) = replies.split_last().expect("replies");
+    assert_eq!(last, &(option_reply::ACK, vec![]));
+    let context = |(reply, data): &(u32, Vec<u8>)| {
+        assert_eq!(*reply, option_reply::META_CONTEXT);
+        let id = u32::from_be_bytes(data[..4].try_into().unwrap());
+        (id, String::from_utf8(data[4..].to_vec()).unwrap())
+    };
+    contexts.iter().map(context).collect()
 }
 
 /// Splits replies to `option` into (type, data).
@@ -167,6 +232,27 @@ pub fn chunks(mut bytes: &[u8]) -> Vec<(u16, u16, u64, Vec<u8>)> {
     chunks
 }
 
+/// Splits extended replies into (flags, type, handle, offset, payload).
+pub fn extended_chunks(mut bytes: &[u8]) -> Vec<(u16, u16, u64, u64, Vec<u8>)> {
+    let mut chunks = Vec::new();
+    while !bytes.is_empty() {
+        let mut reader = wire::Reader::new(bytes);
+        assert_eq!(reader.u32(), Some(wire::EXTENDED_REPLY_MAGIC));
+        let (flags, kind) = (reader.u16().unwrap(), reader.u16().unwrap());
+        let (handle, offset) = (reader.u64().unwrap(), reader.u64().unwrap());
+        let len = reader.u64().unwrap() as usize;
+        let payload = reader.bytes(len).expect("whole chunks").to_vec();
+        chunks.push((flags, kind, handle, offset, payload));
+        bytes = reader.rest();
+    }
+    chunks
+}
+
+/// Data as a host gives it.
+pub fn data(bytes: &[u8]) -> Answer {
+    Answer::Data(vec![Span::Data(Pool::heap().copy(bytes))])
+}
+
 /// A disk in memory.
 pub struct Disk(pub Vec<u8>);
 
@@ -176,9 +262,10 @@ impl Disk {
         Disk(vec![0; size_bytes as usize])
     }
 
-    /// Carries out one request; reads come back in several buffers.
-    pub fn carry_out(&mut self, kind: &RequestKind) -> Result<Vec<Buf>, ReplyError> {
-        let mut zero = |offset: u64, len: u32| {
+    /// Carries out one request. Reads come back in several pieces, those that are all zero
+    /// without memory; so do their extents.
+    pub fn carry_out(&mut self, kind: &RequestKind) -> Result<Answer, ReplyError> {
+        let mut zero = |offset: u64, len: u64| {
             let start = offset as usize;
             self.0[start..start + len as usize].fill(0);
         };
@@ -186,10 +273,20 @@ impl Disk {
             RequestKind::Read { offset, len } => {
                 let start = *offset as usize;
                 let data = &self.0[start..start + *len as usize];
-                return Ok(data
-                    .chunks(5000)
-                    .map(|part| Pool::heap().copy(part))
-                    .collect());
+                let span = |part: &[u8]| match is_zero(part) {
+                    true => Span::Zeros(part.len() as u64),
+                    false => Span::Data(Pool::heap().copy(part)),
+                };
+                return Ok(Answer::Data(data.chunks(5000).map(span).collect()));
+            }
+            RequestKind::BlockStatus { offset, len } => {
+                let data = &self.0[*offset as usize..(offset + len) as usize];
+                let extent = |part: &[u8]| Extent {
+                    len: part.len() as u64,
+                    allocation: if is_zero(part) { 3 } else { 0 },
+                    redundancy: u32::from(part[0]),
+                };
+                return Ok(Answer::Extents(data.chunks(512).map(extent).collect()));
             }
             RequestKind::Write { offset, data, .. } => {
                 let start = *offset as usize;
@@ -199,8 +296,12 @@ impl Disk {
             RequestKind::Trim { offset, len, .. } => zero(*offset, *len),
             RequestKind::WriteZeroes { offset, len, .. } => zero(*offset, *len),
         }
-        Ok(Vec::new())
+        Ok(Answer::Done)
     }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// Random numbers (xorshift64*) whose seed is printed, so that a failure can be replayed.

@@ -3,12 +3,12 @@
 
 use super::member::Member;
 use std::collections::VecDeque;
-use uraid_buffer::Pool;
+use uraid_buffer::{Pool, Span};
 use uraid_core::units::BLOCK_BYTES;
 use uraid_engine::Engine;
 use uraid_engine::api::{
-    Command, CommandError, CommandId, Completion, Device, DeviceId, Event, Io, IoKind, Nanos,
-    OpenOptions, Outcome, Refusal, Reply, Request, RequestError, RequestId,
+    Answer, Command, CommandError, CommandId, Completion, Device, DeviceId, Event, Io, IoKind,
+    Nanos, OpenOptions, Outcome, Refusal, Reply, Request, RequestError, RequestId,
 };
 
 /// Most I/O for one thing asked of the engine, opening included: some times what an honest array
@@ -91,9 +91,13 @@ impl Host {
         self.run_until("requests", |host| host.replies.len() == count);
         let mut replies = std::mem::take(&mut self.replies);
         replies.sort_by_key(|reply| reply.id);
-        let flat = |reply: Reply| {
-            let bufs = reply.result?;
-            Ok(bufs.iter().map(|b| &b[..]).collect::<Vec<_>>().concat())
+        let flat = |reply: Reply| match reply.result? {
+            Answer::Data(spans) => Ok(Span::joined(&spans)),
+            Answer::Extents(extents) => {
+                assert!(extents.iter().all(|e| e.len > 0) && !extents.is_empty());
+                Ok(Vec::new())
+            }
+            Answer::Done => Ok(Vec::new()),
         };
         replies.into_iter().map(flat).collect()
     }

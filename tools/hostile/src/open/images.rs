@@ -211,6 +211,8 @@ fn write_all_kinds(host: &mut Host, content: &mut [u8]) {
             offset: zeroed.start,
             len: 300,
             fua: round == 1,
+            keep_space: round == 1,
+            only_if_fast: false,
         };
         for reply in host.request([trim, zeroes]) {
             reply.unwrap_or_else(|error| panic!("{error:?}"));

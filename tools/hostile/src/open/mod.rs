@@ -158,8 +158,15 @@ fn any_request(c: &mut Choices<'_>, size: u64, stripe: u64) -> Request {
             Request::Write { offset, data, fua }
         }
         2 => Request::Trim { offset, len, fua },
-        3 => Request::WriteZeroes { offset, len, fua },
+        3 => Request::WriteZeroes {
+            offset,
+            len,
+            fua,
+            keep_space: len % 3 == 1,
+            only_if_fast: len % 5 == 1,
+        },
         4 => Request::Flush,
+        _ if len % 4 == 3 => Request::Extents { offset, len },
         _ => Request::Read { offset, len },
     }
 }

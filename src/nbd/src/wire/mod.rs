@@ -2,7 +2,12 @@
 //!
 //! Everything on the wire is big endian.
 
-use alloc::vec::Vec;
+mod headers;
+
+pub use headers::{
+    Chunk, Dialect, RequestHeader, chunk_header, option_reply_header, put_info_request,
+    put_meta_request, put_option, simple_reply,
+};
 
 /// First eight bytes a server sends: "NBDMAGIC".
 pub const INIT_MAGIC: u64 = 0x4e42_444d_4147_4943;
@@ -12,10 +17,14 @@ pub const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054;
 pub const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 /// Starts every request.
 pub const REQUEST_MAGIC: u32 = 0x2560_9513;
+/// Starts every request once extended headers are agreed on.
+pub const EXTENDED_REQUEST_MAGIC: u32 = 0x21e4_1c71;
 /// Starts a simple reply.
 pub const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
 /// Starts a chunk of a structured reply.
 pub const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
+/// Starts a chunk of a reply once extended headers are agreed on.
+pub const EXTENDED_REPLY_MAGIC: u32 = 0x6e8a_278c;
 
 /// Longest string the protocol allows, in bytes.
 pub const STRING_BYTES_MAX: usize = 4096;
@@ -29,10 +38,14 @@ pub const OPTION_HEADER_BYTES: usize = 16;
 pub const OPTION_REPLY_HEADER_BYTES: usize = 20;
 /// Length of a request less its payload.
 pub const REQUEST_BYTES: usize = 28;
+/// Length of a request with extended headers, less its payload.
+pub const EXTENDED_REQUEST_BYTES: usize = 32;
 /// Length of a simple reply less its payload.
 pub const SIMPLE_REPLY_BYTES: usize = 16;
 /// Length of the header of a structured reply's chunk.
 pub const CHUNK_HEADER_BYTES: usize = 20;
+/// Length of the same with extended headers.
+pub const EXTENDED_CHUNK_HEADER_BYTES: usize = 32;
 
 /// Handshake flags; client flags have the same values.
 pub mod handshake_flag {
@@ -74,20 +87,26 @@ pub mod option_reply {
     pub const SERVER: u32 = 2;
     /// One item of information on an export.
     pub const INFO: u32 = 3;
+    /// One metadata context.
+    pub const META_CONTEXT: u32 = 4;
     /// Set in every error.
     pub const ERROR_BIT: u32 = 1 << 31;
     /// Unknown option.
     pub const ERR_UNSUP: u32 = ERROR_BIT + 1;
-    /// Not for this client, or not now.
+    /// The server's settings forbid it.
     pub const ERR_POLICY: u32 = ERROR_BIT + 2;
     /// Malformed option.
     pub const ERR_INVALID: u32 = ERROR_BIT + 3;
+    /// Not without TLS.
+    pub const ERR_TLS_REQD: u32 = ERROR_BIT + 5;
     /// No such export.
     pub const ERR_UNKNOWN: u32 = ERROR_BIT + 6;
     /// The server is shutting down.
     pub const ERR_SHUTDOWN: u32 = ERROR_BIT + 7;
     /// Longer than the server cares to process.
     pub const ERR_TOO_BIG: u32 = ERROR_BIT + 9;
+    /// Extended headers are in use, or must be.
+    pub const ERR_EXT_HEADER_REQD: u32 = ERROR_BIT + 10;
 }
 
 /// Items of information on an export.
@@ -120,6 +139,12 @@ pub mod transmission_flag {
     pub const SEND_DF: u16 = 1 << 7;
     /// FLUSH and FUA on one connection cover writes completed on the others.
     pub const CAN_MULTI_CONN: u16 = 1 << 8;
+    /// CACHE is understood.
+    pub const SEND_CACHE: u16 = 1 << 10;
+    /// The FAST_ZERO flag is understood.
+    pub const SEND_FAST_ZERO: u16 = 1 << 11;
+    /// BLOCK_STATUS may name the contexts it is about.
+    pub const BLOCK_STATUS_PAYLOAD: u16 = 1 << 12;
 }
 
 /// Request types.
@@ -134,11 +159,11 @@ pub mod command {
     pub const FLUSH: u16 = 3;
     /// The range is no longer needed.
     pub const TRIM: u16 = 4;
-    /// Prefetch; not offered.
+    /// Prefetch.
     pub const CACHE: u16 = 5;
     /// Zero a range.
     pub const WRITE_ZEROES: u16 = 6;
-    /// Query metadata; not offered.
+    /// Query metadata.
     pub const BLOCK_STATUS: u16 = 7;
 }
 
@@ -150,8 +175,12 @@ pub mod command_flag {
     pub const NO_HOLE: u16 = 1 << 1;
     /// READ must be answered by a single content chunk.
     pub const DF: u16 = 1 << 2;
-    /// WRITE_ZEROES must fail unless it is faster than a write; not offered.
+    /// BLOCK_STATUS must tell of one extent only.
+    pub const REQ_ONE: u16 = 1 << 3;
+    /// WRITE_ZEROES must fail unless it is faster than a write.
     pub const FAST_ZERO: u16 = 1 << 4;
+    /// With extended headers: the length is that of a payload.
+    pub const PAYLOAD_LEN: u16 = 1 << 5;
 }
 
 /// Types and flags of a structured reply's chunks.
@@ -164,6 +193,10 @@ pub mod chunk {
     pub const OFFSET_DATA: u16 = 1;
     /// Zeroes at an offset.
     pub const OFFSET_HOLE: u16 = 2;
+    /// Extents of a metadata context.
+    pub const BLOCK_STATUS: u16 = 5;
+    /// The same with 64-bit lengths.
+    pub const BLOCK_STATUS_EXT: u16 = 6;
     /// Set in the type of every error chunk.
     pub const ERROR_BIT: u16 = 1 << 15;
     /// An error.
@@ -190,108 +223,6 @@ pub enum NbdError {
     NotSupported = 95,
     /// ESHUTDOWN: the server is shutting down.
     ShuttingDown = 108,
-}
-
-/// A request without its payload.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RequestHeader {
-    /// Bits of [`command_flag`].
-    pub flags: u16,
-    /// One of [`command`], or unknown.
-    pub command: u16,
-    /// The client's name for the request (the protocol's cookie), opaque to the server.
-    pub handle: u64,
-    /// Byte offset in the export.
-    pub offset: u64,
-    /// Bytes concerned.
-    pub len: u32,
-}
-
-impl RequestHeader {
-    /// The bytes on the wire.
-    pub fn encode(&self) -> [u8; REQUEST_BYTES] {
-        let mut bytes = [0; REQUEST_BYTES];
-        bytes[0..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
-        bytes[4..6].copy_from_slice(&self.flags.to_be_bytes());
-        bytes[6..8].copy_from_slice(&self.command.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.handle.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.offset.to_be_bytes());
-        bytes[24..28].copy_from_slice(&self.len.to_be_bytes());
-        bytes
-    }
-
-    /// The request in `bytes`; `None` if it does not start with the magic number.
-    pub fn decode(bytes: &[u8; REQUEST_BYTES]) -> Option<RequestHeader> {
-        let mut reader = Reader::new(bytes);
-        if reader.u32()? != REQUEST_MAGIC {
-            return None;
-        }
-        Some(RequestHeader {
-            flags: reader.u16()?,
-            command: reader.u16()?,
-            handle: reader.u64()?,
-            offset: reader.u64()?,
-            len: reader.u32()?,
-        })
-    }
-
-    /// Whether `bit` of [`command_flag`] is set.
-    pub fn has(&self, bit: u16) -> bool {
-        self.flags & bit != 0
-    }
-}
-
-/// Appends an option as a client sends it.
-pub fn put_option(out: &mut Vec<u8>, option: u32, data: &[u8]) {
-    out.extend_from_slice(&OPTION_MAGIC.to_be_bytes());
-    out.extend_from_slice(&option.to_be_bytes());
-    out.extend_from_slice(&len_u32(data.len()).to_be_bytes());
-    out.extend_from_slice(data);
-}
-
-/// Appends the data of INFO or GO: which export, and which `info` items are wanted.
-pub fn put_info_request(out: &mut Vec<u8>, name: &[u8], items: &[u16]) {
-    out.extend_from_slice(&len_u32(name.len()).to_be_bytes());
-    out.extend_from_slice(name);
-    let count = u16::try_from(items.len()).expect("few items");
-    out.extend_from_slice(&count.to_be_bytes());
-    for item in items {
-        out.extend_from_slice(&item.to_be_bytes());
-    }
-}
-
-/// The header of a reply to an option.
-pub fn option_reply_header(option: u32, reply: u32, len: usize) -> [u8; OPTION_REPLY_HEADER_BYTES] {
-    let mut bytes = [0; OPTION_REPLY_HEADER_BYTES];
-    bytes[0..8].copy_from_slice(&OPTION_REPLY_MAGIC.to_be_bytes());
-    bytes[8..12].copy_from_slice(&option.to_be_bytes());
-    bytes[12..16].copy_from_slice(&reply.to_be_bytes());
-    bytes[16..20].copy_from_slice(&len_u32(len).to_be_bytes());
-    bytes
-}
-
-/// A simple reply less its data; `error` is 0 for success.
-pub fn simple_reply(handle: u64, error: u32) -> [u8; SIMPLE_REPLY_BYTES] {
-    let mut bytes = [0; SIMPLE_REPLY_BYTES];
-    bytes[0..4].copy_from_slice(&SIMPLE_REPLY_MAGIC.to_be_bytes());
-    bytes[4..8].copy_from_slice(&error.to_be_bytes());
-    bytes[8..16].copy_from_slice(&handle.to_be_bytes());
-    bytes
-}
-
-/// The header of a structured reply's last chunk, of type `kind` with `len` bytes to follow.
-pub fn last_chunk_header(handle: u64, kind: u16, len: usize) -> [u8; CHUNK_HEADER_BYTES] {
-    let mut bytes = [0; CHUNK_HEADER_BYTES];
-    bytes[0..4].copy_from_slice(&STRUCTURED_REPLY_MAGIC.to_be_bytes());
-    bytes[4..6].copy_from_slice(&chunk::FLAG_DONE.to_be_bytes());
-    bytes[6..8].copy_from_slice(&kind.to_be_bytes());
-    bytes[8..16].copy_from_slice(&handle.to_be_bytes());
-    bytes[16..20].copy_from_slice(&len_u32(len).to_be_bytes());
-    bytes
-}
-
-fn len_u32(len: usize) -> u32 {
-    u32::try_from(len).expect("messages are far shorter than 4 GiB")
 }
 
 /// Takes fields off the front of a message; `None` once it is too short.
@@ -332,6 +263,12 @@ impl<'a> Reader<'a> {
     /// The next 64 bits.
     pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_be_bytes)
+    }
+
+    /// The next string: 32 bits of length, then the bytes.
+    pub fn string(&mut self) -> Option<&'a [u8]> {
+        let len = self.u32()? as usize;
+        self.bytes(len)
     }
 
     /// What is left.
