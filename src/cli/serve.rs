@@ -78,6 +78,7 @@ pub fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
         control: args.control.clone(),
         exports: args.export.clone(),
         connections_max: args.max_connections,
+        tls: args.tls.options()?,
         insecure: args.insecure,
         manner: Manner {
             read_only: args.read_only,

@@ -1,6 +1,7 @@
 //! `uraid serve` as it is typed.
 
 use super::args::parse_name;
+use super::tls_args::ServeTlsArgs;
 use crate::server::export::ExportOptions;
 use crate::server::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_LIMIT};
 use crate::server::listen::Listen;
@@ -14,6 +15,7 @@ Examples:
   uraid serve a.img b.img c.img d.img
   uraid serve --listen tcp:127.0.0.1:10809 --scan /srv/members
   uraid serve --scan /srv --export tank,max-connections=4 --export old,read-only,hidden
+  uraid serve --listen tcp:0.0.0.0:10809 --tls-certificates /etc/uraid/tls --scan /srv/members
   qemu-img info 'nbd+unix:///demo?socket=/run/uraid/demo.nbd'
 
 Once clients can connect, `ready NAME URI...` is printed on standard output; the log goes to
@@ -36,15 +38,18 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
     /// How an array is offered: NAME, then any of read-only (clients may not write), hidden (not
-    /// listed), max-connections=N, description=TEXT (to the end), after commas (repeatable)
+    /// listed), tls (only over TLS), tls-client=NAME (only for clients that prove to have this name;
+    /// more than once for several), max-connections=N, description=TEXT (to the end), after commas (repeatable)
     #[arg(long, value_name = "NAME[,OPTION...]", action = ArgAction::Append)]
     pub export: Vec<ExportOptions>,
     /// Most clients at once, of all arrays together
     #[arg(long, value_name = "N", default_value_t = CONNECTIONS_DEFAULT,
           value_parser = parse_connections)]
     pub max_connections: usize,
-    /// Listen on TCP addresses that other hosts can reach: nothing is encrypted, and whoever
-    /// connects may read and write
+    #[command(flatten)]
+    pub tls: ServeTlsArgs,
+    /// Listen on TCP addresses that other hosts can reach even if TLS is not required: whoever
+    /// connects may read and write, and nothing is encrypted
     #[arg(long)]
     pub insecure: bool,
     /// Write nothing to the members, serve whatever set of them can be read

@@ -1,7 +1,10 @@
-//! `uraid tls` as it is typed.
+//! `uraid tls` as it is typed, and what `uraid serve` is told about TLS.
 
-use clap::{ArgAction, Args, Subcommand};
+use crate::failure::Failure;
+use crate::server::tls::{ClientCertificates, Proof, TlsOptions};
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
+use uraid_nbd::TlsPolicy;
 
 /// Ten years: machines that nobody looks at do not stop on some Sunday.
 const DAYS_DEFAULT: &str = "3650";
@@ -93,4 +96,63 @@ pub struct ValidityArgs {
     #[arg(long, value_name = "DAYS", default_value = DAYS_DEFAULT,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(uraid_tls::DAYS_MAX)))]
     pub days: u32,
+}
+
+/// What `uraid serve` is told about TLS.
+#[derive(Args, Debug)]
+pub struct ServeTlsArgs {
+    /// Whether clients may or must speak TLS [default: required if certificates or keys are
+    /// given, else off]
+    #[arg(long, value_name = "WHEN", value_enum)]
+    tls: Option<When>,
+    /// Directory with ca-cert.pem, server-cert.pem and server-key.pem, see `uraid tls init`
+    #[arg(long, value_name = "DIR")]
+    tls_certificates: Option<PathBuf>,
+    /// Whether clients have to show a certificate of the authority in ca-cert.pem
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Required,
+          requires = "tls_certificates")]
+    tls_clients: When,
+    /// File of shared secrets, instead of certificates, see `uraid tls psk`
+    #[arg(long, value_name = "FILE", conflicts_with = "tls_certificates")]
+    tls_psk: Option<PathBuf>,
+}
+
+/// The choices of `--tls` and `--tls-clients`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum When {
+    /// Never
+    Off,
+    /// If the client wants to
+    Allowed,
+    /// Always
+    Required,
+}
+
+impl ServeTlsArgs {
+    /// What is to be done.
+    pub fn options(&self) -> Result<Option<TlsOptions>, Failure> {
+        let policy = match self.tls.unwrap_or(When::Required) {
+            When::Off => return Ok(None),
+            When::Allowed => TlsPolicy::Allowed,
+            When::Required => TlsPolicy::Required,
+        };
+        let proof = match (&self.tls_certificates, &self.tls_psk) {
+            (Some(directory), _) => Proof::Certificates {
+                directory: directory.clone(),
+                clients: match self.tls_clients {
+                    When::Off => ClientCertificates::Off,
+                    When::Allowed => ClientCertificates::Allowed,
+                    When::Required => ClientCertificates::Required,
+                },
+            },
+            (None, Some(file)) => Proof::Keys(file.clone()),
+            (None, None) if self.tls.is_none() => return Ok(None),
+            (None, None) => {
+                return Err(Failure::usage(
+                    "--tls needs certificates: --tls-certificates DIR, made by `uraid tls init`",
+                ));
+            }
+        };
+        Ok(Some(TlsOptions { policy, proof }))
+    }
 }

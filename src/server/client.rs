@@ -4,7 +4,7 @@ use super::budget::Budget;
 use super::front::Handover;
 use super::gate::Ticket;
 use super::log::Chatter;
-use super::transport::{Received, Transport, received_len};
+use super::transport::{End, Received, Transport};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
@@ -92,14 +92,11 @@ impl Client {
         if is_closed {
             self.abandon(budget);
         }
-        if (is_closed || self.is_done()) && !self.closing {
+        if !self.closing && (is_closed || self.session.is_finished() && self.transport.part(driver))
+        {
             self.closing = true;
             driver.close_stream(self.stream);
         }
-    }
-
-    fn is_done(&self) -> bool {
-        self.session.is_finished() && !self.transport.is_sending()
     }
 
     /// Forgets what nobody will see the answer of.
@@ -116,13 +113,20 @@ impl Client {
     }
 
     fn send(&mut self, driver: &mut Driver) {
-        if self.transport.is_sending() || self.closing {
+        if self.closing {
             return;
         }
-        if let Some(buffers) = self.session.take_output() {
+        let mut result = self.transport.flush(driver);
+        if result.is_ok()
+            && !self.transport.is_sending()
+            && let Some(buffers) = self.session.take_output()
+        {
             let bytes = std::mem::take(&mut self.answered_bytes);
             self.sending = Some((bytes, Instant::now()));
-            self.transport.send(driver, buffers);
+            result = self.transport.send(driver, buffers);
+        }
+        if let Err(text) = result {
+            self.session.close(&text);
         }
     }
 
@@ -185,25 +189,27 @@ impl Client {
 
     /// Takes the end of a receive.
     pub fn received(&mut self, buffer: BufMut, result: io::Result<usize>, budget: &mut Budget) {
-        match self.transport.received(buffer, received_len(&result)) {
+        let (received, end) = self.transport.received(buffer, result);
+        match received {
             Received::Bytes => {}
             Received::Payload(buffer, len) => {
                 self.session.return_payload(buffer, len);
                 self.collect(budget);
             }
         }
-        match result {
-            Ok(0) => self.session.peer_closed(),
-            Ok(_) => {}
-            Err(error) => self.session.close(&format!("receiving failed: {error}")),
+        match end {
+            None => {}
+            Some(End::PeerClosed) => self.session.peer_closed(),
+            Some(End::Failed(text)) => self.session.close(&text),
         }
     }
 
     /// Takes the end of a send.
     pub fn sent(&mut self, result: io::Result<()>, budget: &mut Budget) {
-        self.transport.sent();
-        let (bytes, _) = self.sending.take().expect("something was sent");
-        budget.give_back(self.stream, bytes);
+        if self.transport.sent(&result) {
+            let (bytes, _) = self.sending.take().expect("something was sent");
+            budget.give_back(self.stream, bytes);
+        }
         if let Err(error) = result {
             // Some clients say goodbye and do not wait for the answer.
             self.left = self.session.state() == State::Draining;
@@ -219,7 +225,7 @@ impl Client {
         for (bytes, _) in under_way.into_iter().flatten() {
             budget.give_back(self.stream, bytes);
         }
-        self.transport.sent();
+        self.transport.closed();
     }
 
     /// The next request to carry out, if there is room for its payload.

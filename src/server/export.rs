@@ -2,6 +2,7 @@
 
 use crate::control::paths::check_name;
 use std::str::FromStr;
+use uraid_nbd::Access;
 
 /// How one array is offered to clients.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -12,6 +13,10 @@ pub struct ExportOptions {
     pub read_only: bool,
     /// It is not listed, and is never the default.
     pub hidden: bool,
+    /// Clients have to speak TLS.
+    pub tls: bool,
+    /// Clients have to prove by TLS that they have one of these names; none means no matter who.
+    pub tls_clients: Vec<String>,
     /// Most clients of it at once; none means as many as the server takes.
     pub connections_max: Option<usize>,
     /// A line for people, instead of the usual one.
@@ -52,10 +57,23 @@ impl FromStr for ExportOptions {
 }
 
 impl ExportOptions {
+    /// Who may use it.
+    pub fn access(&self) -> Access {
+        match (&self.tls_clients[..], self.tls) {
+            ([], false) => Access::Anyone,
+            ([], true) => Access::Tls,
+            (names, _) => Access::Names(names.to_vec()),
+        }
+    }
+
     fn set(&mut self, word: &str) -> Result<(), String> {
         match word.split_once('=') {
             None if word == "read-only" => self.read_only = true,
             None if word == "hidden" => self.hidden = true,
+            None if word == "tls" => self.tls = true,
+            Some(("tls-client", name)) if !name.is_empty() => {
+                self.tls_clients.push(name.to_string());
+            }
             Some(("max-connections", number)) => {
                 let number = number.parse().ok().filter(|number| *number > 0);
                 let number = number.ok_or("max-connections is a number from 1 up")?;
@@ -63,7 +81,8 @@ impl ExportOptions {
             }
             _ => {
                 return Err(format!(
-                    "{word:?} is none of read-only, hidden, max-connections=N, description=TEXT"
+                    "{word:?} is none of read-only, hidden, tls, tls-client=NAME, max-connections=N, \
+                     description=TEXT"
                 ));
             }
         }
@@ -77,13 +96,15 @@ mod tests {
 
     #[test]
     fn options_are_read_in_any_order_and_the_description_to_the_end() {
-        let options = "tank,hidden,max-connections=4,read-only,description=disks, all of them";
+        let options = "tank,hidden,tls-client=a,max-connections=4,read-only,tls-client=b,description=disks, all of them";
         assert_eq!(
             options.parse(),
             Ok(ExportOptions {
                 name: "tank".to_string(),
                 read_only: true,
                 hidden: true,
+                tls: false,
+                tls_clients: vec!["a".to_string(), "b".to_string()],
                 connections_max: Some(4),
                 description: Some("disks, all of them".to_string()),
             })
@@ -108,6 +129,9 @@ mod tests {
             "a,,hidden",
             "a,hiden",
             "a,hidden=yes",
+            "a,tls=yes",
+            "a,tls-client",
+            "a,tls-client=",
             "a,max-connections",
             "a,max-connections=0",
             "a,max-connections=x",

@@ -8,7 +8,8 @@ use super::gate::{Gate, Ticket};
 use super::heartbeat::Heartbeat;
 use super::log::{self, Chatter};
 use super::sockets::{Listener, SocketFile};
-use super::transport::{Detached, Received, Transport, received_len};
+use super::tls::Tls;
+use super::transport::{Detached, End, Received, Transport};
 use crossbeam::channel::Sender;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
 use uraid_io::driver::{Driver, DriverEvent, ListenerId, StreamId, Waker};
-use uraid_nbd::{Admission, Export, Session, State};
+use uraid_nbd::{Admission, Export, Session, State, TlsPolicy};
 
 /// How long a client may take to choose an export.
 pub const NEGOTIATION_MAX: Duration = Duration::from_secs(30);
@@ -53,6 +54,14 @@ pub struct Offer {
     pub waker: Waker,
 }
 
+/// What holds for all clients, whatever they choose.
+pub struct Guard {
+    /// Counts and limits them all together.
+    pub everyone: Arc<Gate>,
+    /// Whether and how they are encrypted.
+    pub tls: Option<Tls>,
+}
+
 /// A listening socket, and what is to be had there.
 pub struct Place {
     /// The socket.
@@ -86,6 +95,7 @@ pub struct Front {
     pool: Pool,
     offers: Vec<Offer>,
     everyone: Arc<Gate>,
+    tls: Option<Tls>,
     listings: BTreeMap<ListenerId, Listing>,
     /// What the listings say about who is let in.
     admissions: Vec<Admission>,
@@ -102,11 +112,11 @@ pub struct Front {
 }
 
 impl Front {
-    /// Listens at `places`. `everyone` counts the clients of all offers together.
+    /// Listens at `places`.
     pub fn new(
         mut driver: Driver,
         offers: Vec<Offer>,
-        everyone: Arc<Gate>,
+        guard: Guard,
         places: Vec<Place>,
         end: Arc<AtomicBool>,
         heartbeat: Heartbeat,
@@ -127,7 +137,8 @@ impl Front {
             driver,
             pool: Pool::heap(),
             offers,
-            everyone,
+            everyone: guard.everyone,
+            tls: guard.tls,
             listings,
             admissions: Vec::new(),
             visitors: BTreeMap::new(),
@@ -217,14 +228,14 @@ impl Front {
                 let Some(visitor) = self.visitors.get_mut(&stream) else {
                     return;
                 };
-                let len = received_len(&result);
-                let Received::Bytes = visitor.transport.received(buffer, len) else {
+                let (received, end) = visitor.transport.received(buffer, result);
+                let Received::Bytes = received else {
                     panic!("there are no payloads in negotiation")
                 };
-                match result {
-                    Ok(0) => visitor.session.peer_closed(),
-                    Ok(_) => {}
-                    Err(error) => visitor.session.close(&format!("receiving failed: {error}")),
+                match end {
+                    None => {}
+                    Some(End::PeerClosed) => visitor.session.peer_closed(),
+                    Some(End::Failed(text)) => visitor.session.close(&text),
                 }
                 self.advance(stream);
             }
@@ -232,7 +243,7 @@ impl Front {
                 let Some(visitor) = self.visitors.get_mut(&stream) else {
                     return;
                 };
-                visitor.transport.sent();
+                visitor.transport.sent(&result);
                 if let Err(error) = result {
                     visitor.session.close(&format!("sending failed: {error}"));
                 }
@@ -255,8 +266,9 @@ impl Front {
         self.next_stream += 1;
         let pool = self.pool.clone();
         let exports = self.listings[&listener].exports.clone();
+        let policy = self.tls.as_ref().map_or(TlsPolicy::Off, |tls| tls.policy);
         let visitor = Visitor {
-            session: Session::new(exports, pool.clone()),
+            session: Session::with_tls(exports, policy, pool.clone()),
             transport: Transport::attach(Detached::fresh(fd), stream, pool, &mut self.driver),
             listener,
             connected: Instant::now(),
@@ -275,6 +287,7 @@ impl Front {
             visitor.session.set_exports(exports.clone());
         }
         visitor.send(&mut self.driver);
+        visitor.shake_hands(&mut self.driver, self.tls.as_ref());
         visitor.receive(&mut self.driver);
         visitor.send(&mut self.driver);
         while let Some(line) = visitor.session.log() {
@@ -286,9 +299,7 @@ impl Front {
             let offer = &self.offers[self.listings[&visitor.listener].offers[chosen]];
             visitor.ticket = Some(Ticket::new([self.everyone.clone(), offer.gate.clone()]));
         }
-        let session = &visitor.session;
-        let done = session.is_finished() && !visitor.transport.is_sending();
-        if session.state() == State::Closed || done {
+        if visitor.is_over(&mut self.driver) {
             self.visitors.remove(&stream);
             self.driver.close_stream(stream);
         } else if visitor.ticket.is_some() && visitor.transport.is_idle() {
@@ -340,11 +351,40 @@ impl Front {
 
 impl Visitor {
     fn send(&mut self, driver: &mut Driver) {
+        let mut result = self.transport.flush(driver);
         if !self.transport.is_sending()
             && self.session.state() != State::Closed
             && let Some(buffers) = self.session.take_output()
         {
-            self.transport.send(driver, buffers);
+            result = self.transport.send(driver, buffers);
+        }
+        if let Err(text) = result {
+            self.session.close(&text);
+        }
+    }
+
+    /// Does the handshake of TLS where one is due; then the session goes on.
+    fn shake_hands(&mut self, driver: &mut Driver, tls: Option<&Tls>) {
+        if self.session.state() != State::WantsTls {
+            return;
+        }
+        if !self.transport.is_secure() {
+            let tls = tls.expect("sessions want it only if it is offered");
+            self.transport.begin_tls(tls.acceptor.accept());
+        }
+        if let Some(names) = self.transport.peer_names() {
+            self.session.tls_established(names);
+        } else if self.transport.unread().is_some() {
+            self.transport.receive(driver);
+        }
+    }
+
+    /// Whether the connection is to be closed now. Who is refused by TLS is told before.
+    fn is_over(&mut self, driver: &mut Driver) -> bool {
+        match self.session.state() {
+            State::Closed if !self.transport.is_secure() => true,
+            State::Closed => self.transport.part(driver),
+            _ => self.session.is_finished() && self.transport.part(driver),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::array::{Job, Manner, Running};
 use super::export::ExportOptions;
-use super::front::{Front, Place};
+use super::front::{Front, Guard, Place};
 use super::gate::Gate;
 use super::heartbeat::{Heartbeat, Watched};
 use super::limits;
@@ -12,6 +12,7 @@ use super::operator::Mailbox;
 use super::service::Message;
 use super::sockets::{Listener, Pidfile, open_control, open_listeners};
 use super::systemd::Notifier;
+use super::tls::{Tls, TlsOptions};
 use super::{log, signals};
 use crate::failure::{Doing, Exit, Failure};
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use uraid_buffer::Pool;
 use uraid_io::driver::{Driver, Limits, Waker};
 use uraid_io::sockets::take_inherited;
-use uraid_nbd::Export;
+use uraid_nbd::{Export, TlsPolicy};
 
 /// What is to be served, and how.
 #[derive(Clone, Debug)]
@@ -36,7 +37,9 @@ pub struct ServeOptions {
     pub exports: Vec<ExportOptions>,
     /// Most clients at once, of all arrays together.
     pub connections_max: usize,
-    /// Listen where other hosts can connect.
+    /// Whether and how connections are encrypted.
+    pub tls: Option<TlsOptions>,
+    /// Listen where other hosts can connect, encrypted or not.
     pub insecure: bool,
     /// How arrays are opened.
     pub manner: Manner,
@@ -48,6 +51,11 @@ impl ServeOptions {
     fn export(&self, name: &str) -> ExportOptions {
         let said = self.exports.iter().find(|export| export.name == name);
         said.cloned().unwrap_or_default()
+    }
+
+    fn requires_tls(&self) -> bool {
+        let policy = self.tls.as_ref().map(|tls| tls.policy);
+        policy == Some(TlsPolicy::Required)
     }
 }
 
@@ -77,13 +85,15 @@ pub fn serve(
     let inherited = take_inherited().doing(|| "use the sockets that were passed".to_string())?;
     let found = groups(&options.members);
     check_exports(&found, &options.exports)?;
+    let tls = Tls::load(options.tls.as_ref(), &options.exports)?;
     let names: Vec<String> = found.iter().map(|group| group.name.clone()).collect();
     let mut failures = Failures::of(found.len());
     let arrays = open_arrays(found, options.manner.read_only, &mut failures)?;
     // After the wait for locks, which a signal may end as it likes, and before any thread is
     // started: all of them inherit what is blocked.
     let signals = signals::block()?;
-    let listeners = open_listeners(&options.listen, inherited, &names, options.insecure)?;
+    let open = options.insecure || options.requires_tls();
+    let listeners = open_listeners(&options.listen, inherited, &names, open)?;
     let front = Driver::new(options.manner.backend, &Pool::heap(), Limits::default())
         .map_err(|error| Failure::failed(error.to_string()))?;
     let members = arrays.iter().map(|array| array.files.len()).sum();
@@ -113,7 +123,8 @@ pub fn serve(
         .collect();
     let places = places(listeners, &served, default_name(&names, options));
     let everyone = Gate::new(connections_max);
-    let (front, watched) = start_front(front, &running, &served, everyone, places, &stop)?;
+    let guard = Guard { everyone, tls };
+    let (front, watched) = start_front(front, &running, &served, guard, places, &stop)?;
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose();
     let told = pidfile.and_then(|pidfile| {
         ready(&served, &failures.failed)?;
@@ -257,7 +268,7 @@ fn jobs(
             manner: options.manner,
             control,
             uris: here
-                .filter_map(|listener| listener.reach.uri(&name))
+                .filter_map(|listener| listener.reach.uri(&name, options.requires_tls()))
                 .collect(),
             gate: Gate::new(limit.unwrap_or(connections_max)),
             connections_max,
@@ -327,6 +338,7 @@ fn offered(export: Export, options: &ServeOptions) -> Export {
     Export {
         read_only: export.read_only || said.read_only,
         hidden: said.hidden,
+        access: said.access(),
         description: said.description.unwrap_or(export.description),
         ..export
     }
@@ -363,7 +375,7 @@ fn start_front(
     driver: Driver,
     running: &[Running],
     served: &[Served],
-    everyone: Arc<Gate>,
+    guard: Guard,
     places: Vec<Place>,
     stop: &Stop,
 ) -> Result<(JoinHandle<()>, Vec<Watched>), Failure> {
@@ -373,14 +385,7 @@ fn start_front(
     watched.push(Watched::new(name, heartbeat.clone(), driver.waker()));
     let offer = |(running, served): (&Running, &Served)| running.offer(served.export.clone());
     let offers = running.iter().zip(served).map(offer).collect();
-    let front = Front::new(
-        driver,
-        offers,
-        everyone,
-        places,
-        stop.begun.clone(),
-        heartbeat,
-    );
+    let front = Front::new(driver, offers, guard, places, stop.begun.clone(), heartbeat);
     let thread = thread::Builder::new()
         .name("uraid-front".to_string())
         .spawn(move || front.run())

@@ -25,13 +25,17 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// The URI of export `name` there.
-    pub fn uri(&self, name: &str) -> Option<String> {
-        match self {
-            Reach::Unix(path) => Some(unix_uri(path, name)),
-            Reach::Tcp(address) => Some(tcp_uri(*address, name)),
-            Reach::Unnamed => None,
-        }
+    /// The URI of export `name` there; `tls`: for clients that speak TLS.
+    pub fn uri(&self, name: &str, tls: bool) -> Option<String> {
+        let uri = match self {
+            Reach::Unix(path) => unix_uri(path, name),
+            Reach::Tcp(address) => tcp_uri(*address, name),
+            Reach::Unnamed => return None,
+        };
+        Some(match tls {
+            true => uri.replacen("nbd", "nbds", 1),
+            false => uri,
+        })
     }
 }
 
@@ -55,12 +59,12 @@ impl Listener {
 }
 
 /// Opens the places of `--listen`, or those that were passed to us, or a socket for each array.
-/// `insecure`: also where others than this host can connect, though nothing is encrypted.
+/// `open`: also where others than this host can connect.
 pub fn open_listeners(
     places: &[Listen],
     inherited: Vec<Inherited>,
     names: &[String],
-    insecure: bool,
+    open: bool,
 ) -> Result<Vec<Listener>, Failure> {
     let mut listeners = Vec::new();
     for socket in inherited {
@@ -81,7 +85,7 @@ pub fn open_listeners(
         }
     }
     for listener in &listeners {
-        check_secure(&listener.reach, insecure)?;
+        check_secure(&listener.reach, open)?;
     }
     Ok(listeners)
 }
@@ -132,13 +136,14 @@ fn listen(place: &Listen) -> Result<Listener, Failure> {
 }
 
 /// Refuses to let the network in where nothing is encrypted and nobody asked who it is.
-fn check_secure(reach: &Reach, insecure: bool) -> Result<(), Failure> {
+fn check_secure(reach: &Reach, open: bool) -> Result<(), Failure> {
     match reach {
-        Reach::Tcp(address) if !insecure && !address.ip().to_canonical().is_loopback() => {
+        Reach::Tcp(address) if !open && !address.ip().to_canonical().is_loopback() => {
             Err(Failure::refused(format!(
                 "{address} can be reached from other hosts, and whoever connects may read and \
-                 write everything, unencrypted; listen on a loopback address or a unix socket, \
-                 or say --insecure if the network is yours alone"
+                 write everything, unencrypted; require TLS (--tls-certificates, see `uraid tls`), \
+                 listen on a loopback address or a unix socket, or say --insecure if the network \
+                 is yours alone"
             )))
         }
         _ => Ok(()),

@@ -80,7 +80,11 @@ impl Authority {
         let key = new_key()?;
         let mut params = params(common, names, days)?;
         params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        // qemu insists on the second one, which such keys have no use for.
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
         params.extended_key_usages = vec![purpose];
         let certificate = params.signed_by(&key, &self.issuer).map_err(unmade)?;
         Ok(Issued {

@@ -174,7 +174,7 @@ fn take_output(connection: &mut ServerConnection, cipher: &mut [u8]) -> usize {
 fn describe(error: &RustlsError) -> TlsError {
     let text = match error {
         RustlsError::NoCertificatesPresented => {
-            "the client shows no certificate, and one is required".into()
+            "the client shows no certificate of the authority in ca-cert.pem".into()
         }
         RustlsError::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },

@@ -177,7 +177,7 @@ fn strangers_are_kept_out_and_the_log_says_why() {
         unreachable!("the last one has one version")
     };
     let required = ClientCertificates::Required;
-    assert!(refusal(required, None).contains("shows no certificate"));
+    assert!(refusal(required, None).contains("shows no certificate of the authority"));
     for clients in [required, ClientCertificates::Allowed] {
         let text = refusal(clients, Some(foreign.path()));
         assert!(text.contains("not from the authority"), "{text}");

@@ -319,7 +319,9 @@ impl Driver {
             // The last close of a file may wait for whatever serves it. Where no thread is to be
             // had, the closure is dropped here, and the file with it.
             let close = move || drop(device);
-            let _ = std::thread::Builder::new().name("close".into()).spawn(close);
+            let _ = std::thread::Builder::new()
+                .name("close".into())
+                .spawn(close);
         }
     }
 
