@@ -46,7 +46,9 @@ impl Budget {
     pub fn try_take(&mut self, client: StreamId, bytes: u64) -> bool {
         let own = self.of(client);
         let guest = self.guest == Some(client);
-        let fits = own + bytes <= GUARANTEED_BYTES || !guest && own + bytes <= self.free();
+        // Half of what is free for one request: some is left for smaller ones in any case.
+        let moderate = own + bytes <= self.free() && 2 * bytes <= self.free();
+        let fits = own + bytes <= GUARANTEED_BYTES || !guest && moderate;
         if !fits && own == 0 && self.guest.is_none() {
             self.guest = Some(client);
         } else if !fits {
@@ -132,6 +134,11 @@ mod tests {
             fill(&mut budget, 1000, bytes);
             let most = IN_FLIGHT_BYTES_MAX + 32 * MIB + 1000 * GUARANTEED_BYTES;
             assert!(held(&budget) <= most, "{bytes}: {}", held(&budget));
+            if bytes > MIB {
+                let moderate = StreamId(1001);
+                assert!(budget.try_take(moderate, 8 * MIB), "{bytes}");
+                budget.give_back(moderate, 8 * MIB);
+            }
             let newcomer = StreamId(1000);
             assert!(budget.has_room(newcomer));
             assert!(budget.try_take(newcomer, GUARANTEED_BYTES), "{bytes}");

@@ -13,10 +13,48 @@ use uraid_buffer::{BufMut, Pool};
 use uraid_io::driver::{Driver, StreamId};
 use uraid_nbd::{Answer, ClientRequest, NbdError, ReplyError, RequestKind, Session, State};
 
-/// How long a client may leave an answer unread, or a payload unsent, while others wait for the
-/// memory; and so much longer for each MiB.
+/// How long a client may move no byte of the answer that it is to read, or of the payload that it
+/// is to send, while others wait for the memory.
+const STALL_MAX: Duration = Duration::from_secs(2);
+
+/// How long an answer or a payload may take in all, while others wait; and so much longer for each
+/// MiB.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_PER_MIB: Duration = Duration::from_secs(1);
+
+/// Whole pieces, and bytes of the next one.
+type Progress = (u64, usize);
+
+/// Bytes that the peer has to move.
+struct Transfer {
+    bytes: u64,
+    since: Instant,
+    /// How far it was when somebody last looked, and when it got there.
+    moved: Progress,
+    moved_at: Instant,
+}
+
+impl Transfer {
+    fn start(bytes: u64) -> Transfer {
+        let now = Instant::now();
+        Transfer {
+            bytes,
+            since: now,
+            moved: (0, 0),
+            moved_at: now,
+        }
+    }
+
+    /// Whether others need have no more patience with it, now that so much has moved.
+    fn is_overdue(&mut self, moved: Progress, now: Instant) -> bool {
+        if moved != self.moved {
+            (self.moved, self.moved_at) = (moved, now);
+        }
+        let mib = u32::try_from(self.bytes >> 20).expect("a payload of some MiB");
+        let end = self.since + PATIENCE + PATIENCE_PER_MIB * mib;
+        self.bytes > 0 && (self.moved_at + STALL_MAX <= now || end <= now)
+    }
+}
 
 /// A client in the transmission phase.
 pub struct Client {
@@ -30,10 +68,14 @@ pub struct Client {
     ready: VecDeque<ClientRequest>,
     /// A payload that must not come yet, as there is no room for it.
     parked: Option<(BufMut, Range<usize>)>,
-    /// The bytes of the payload that the peer is sending, and since when.
-    arriving: Option<(u64, Instant)>,
-    /// What the peer is to read of its answers, and since when.
-    sending: Option<(u64, Instant)>,
+    /// The payload that the peer is sending.
+    arriving: Option<Transfer>,
+    /// How much of it has come.
+    arrived_bytes: usize,
+    /// The answers that the peer is to read.
+    sending: Option<Transfer>,
+    /// Pieces of answers that were sent before they were whole, as TLS has it.
+    pieces_sent: u64,
     /// Payload of requests answered since the last output was taken.
     answered_bytes: u64,
     /// Something has to wait for room in the budget.
@@ -65,7 +107,9 @@ impl Client {
             ready: VecDeque::new(),
             parked: None,
             arriving: None,
+            arrived_bytes: 0,
             sending: None,
+            pieces_sent: 0,
             answered_bytes: 0,
             waits_for_room: false,
             queued: false,
@@ -122,7 +166,7 @@ impl Client {
             && let Some(buffers) = self.session.take_output()
         {
             let bytes = std::mem::take(&mut self.answered_bytes);
-            self.sending = Some((bytes, Instant::now()));
+            self.sending = Some(Transfer::start(bytes));
             result = self.transport.send(driver, buffers);
         }
         if let Err(text) = result {
@@ -169,7 +213,8 @@ impl Client {
                 self.parked = Some((buffer, range));
                 return;
             }
-            self.arriving = Some((bytes, Instant::now()));
+            self.arriving = Some(Transfer::start(bytes));
+            self.arrived_bytes = 0;
         }
         self.transport.receive_payload(driver, buffer, range);
     }
@@ -179,7 +224,7 @@ impl Client {
         while let Some(request) = self.session.next_request() {
             if matches!(request.kind, RequestKind::Write { .. }) {
                 // One payload comes at a time: it is this one.
-                let (arriving, _) = self.arriving.take().unwrap_or((0, Instant::now()));
+                let arriving = self.arriving.take().map_or(0, |arriving| arriving.bytes);
                 budget.give_back(self.stream, arriving);
                 budget.take(self.stream, request.kind.payload_bytes());
             }
@@ -193,6 +238,7 @@ impl Client {
         match received {
             Received::Bytes => {}
             Received::Payload(buffer, len) => {
+                self.arrived_bytes += len;
                 self.session.return_payload(buffer, len);
                 self.collect(budget);
             }
@@ -207,8 +253,10 @@ impl Client {
     /// Takes the end of a send.
     pub fn sent(&mut self, result: io::Result<()>, budget: &mut Budget) {
         if self.transport.sent(&result) {
-            let (bytes, _) = self.sending.take().expect("something was sent");
-            budget.give_back(self.stream, bytes);
+            let sent = self.sending.take().expect("something was sent");
+            budget.give_back(self.stream, sent.bytes);
+        } else {
+            self.pieces_sent += 1;
         }
         if let Err(error) = result {
             // Some clients say goodbye and do not wait for the answer.
@@ -222,8 +270,8 @@ impl Client {
         assert!(self.closing, "streams are closed by us");
         self.closed = true;
         let under_way = [self.arriving.take(), self.sending.take()];
-        for (bytes, _) in under_way.into_iter().flatten() {
-            budget.give_back(self.stream, bytes);
+        for transfer in under_way.into_iter().flatten() {
+            budget.give_back(self.stream, transfer.bytes);
         }
         self.transport.closed();
     }
@@ -271,15 +319,16 @@ impl Client {
         self.waits_for_room && !self.closing
     }
 
-    /// When others that wait for memory need have no more patience with this peer; none while it
-    /// is not the peer that holds things up.
-    pub fn patience_ends(&self) -> Option<Instant> {
-        let end = |(bytes, since): (u64, Instant)| {
-            let mib = u32::try_from(bytes >> 20).expect("a payload of some MiB");
-            (bytes > 0).then(|| since + PATIENCE + PATIENCE_PER_MIB * mib)
-        };
-        let ends = [self.arriving.and_then(end), self.sending.and_then(end)];
-        ends.into_iter().flatten().min()
+    /// Whether others that wait for memory need have no more patience with this peer. False when
+    /// it is not the peer that holds things up.
+    pub fn is_overdue(&mut self, driver: &Driver, now: Instant) -> bool {
+        let sent = driver.send_progress(self.stream).unwrap_or(0);
+        let sent = (self.pieces_sent, sent);
+        let arrived = (0, self.arrived_bytes);
+        let sending = self.sending.as_mut();
+        let arriving = self.arriving.as_mut();
+        sending.is_some_and(|transfer| transfer.is_overdue(sent, now))
+            || arriving.is_some_and(|transfer| transfer.is_overdue(arrived, now))
     }
 
     /// Whether it cannot change anything any more: no input comes, and all of its requests have

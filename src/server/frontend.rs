@@ -77,13 +77,12 @@ impl Frontend {
 
     /// Takes in clients that the front thread has sent, behind those that have hung up.
     pub fn take_newcomers(&mut self, driver: &mut Driver, now: Instant) {
-        if !self.newcomers.is_empty() {
+        // Whoever hangs up after this look has not come back yet: its successor is none of these.
+        let batch: Vec<Handover> = self.newcomers.try_iter().collect();
+        if !batch.is_empty() {
             let unsettled = |stream: &StreamId| !self.clients[stream].is_settled();
             let ended = driver.ended_streams().into_iter().filter(unsettled);
-            let ended: Vec<StreamId> = ended.collect();
-            for handover in self.newcomers.try_iter() {
-                self.fence.hold(handover, &ended, now);
-            }
+            self.fence.hold(batch, ended.collect(), now);
         }
         for stream in self.fence.overdue(now) {
             if let Some(client) = self.clients.get_mut(&stream) {
@@ -231,7 +230,7 @@ impl Frontend {
 
     /// While clients wait for memory: drops those whose peers have kept some of it for too long.
     /// Returns when to look again.
-    pub fn check_patience(&mut self, now: Instant) -> Option<Instant> {
+    pub fn check_patience(&mut self, driver: &Driver, now: Instant) -> Option<Instant> {
         if self.waiting.is_empty() {
             self.next_check = None;
             return None;
@@ -242,7 +241,7 @@ impl Frontend {
             for stream in self.budget.holders().collect::<Vec<_>>() {
                 let client = self.clients.get_mut(&stream);
                 let client = client.expect("only clients hold memory");
-                if client.patience_ends().is_some_and(|end| end <= now) {
+                if client.is_overdue(driver, now) {
                     client.drop_connection("it kept memory that others wait for");
                     self.touched.insert(stream);
                 }

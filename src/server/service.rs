@@ -258,7 +258,7 @@ impl Service {
             Phase::Draining(deadline) | Phase::Goodbye(deadline) => Some(deadline),
             Phase::Running | Phase::Stopping => None,
         };
-        let patience = self.frontend.check_patience(now);
+        let patience = self.frontend.check_patience(self.host.driver(), now);
         let fence = self.frontend.fence_deadline();
         let first = [phase, patience, fence].into_iter().flatten().min();
         first.map(|at| at.saturating_duration_since(now))

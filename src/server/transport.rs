@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use uraid_buffer::{Buf, BufMut, Pool};
 use uraid_io::driver::{Driver, StreamId};
+use uraid_io::sockets::peer_has_ended;
 use uraid_tls::TlsStream;
 
 /// What is received into while little comes: all that an idle connection holds.
@@ -87,6 +88,11 @@ impl Detached {
             unread: Vec::new(),
             secure: None,
         }
+    }
+
+    /// Whether the peer has closed it, though bytes that it sent before may be waiting.
+    pub fn has_ended(&self) -> bool {
+        peer_has_ended(&self.fd)
     }
 }
 

@@ -212,19 +212,19 @@ impl Server {
 
     /// Resident memory in MiB.
     pub fn resident_mib(&self) -> u64 {
+        self.resident_kib() / 1024
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(path).expect("process status");
         let line = status
             .lines()
             .find(|l| l.starts_with("VmRSS:"))
             .expect("VmRSS");
-        let kib: u64 = line
-            .split_whitespace()
-            .nth(1)
-            .expect("a number")
-            .parse()
-            .expect("a number");
-        kib / 1024
+        let kib = line.split_whitespace().nth(1).expect("a number");
+        kib.parse().expect("a number")
     }
 
     /// What the server has logged.

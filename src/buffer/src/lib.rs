@@ -16,6 +16,7 @@ mod span;
 pub use span::Span;
 
 use arena::Arena;
+use memmap2::MmapMut;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::io;
@@ -27,12 +28,22 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// Alignment of every buffer, in bytes: enough for `O_DIRECT` on any device we know of.
 pub const ALIGNMENT: usize = 4096;
 
+/// From this size on, memory beside the arena is a mapping of its own: it takes up room only as
+/// far as it is written, so a buffer for bytes that never come costs nothing.
+const MAPPED_BYTES_MIN: usize = 1 << 20;
+
 /// What all clones of a pool and all its buffers share.
 #[derive(Default)]
 struct Source {
     arena: Option<Arena>,
     heap_bytes: AtomicUsize,
     heap_fallbacks: AtomicU64,
+}
+
+impl Source {
+    fn heap_freed(&self, bytes: usize) {
+        self.heap_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// Where buffers come from. Clones share the same memory.
@@ -89,7 +100,7 @@ impl Pool {
     pub fn zeroed(&self, len: usize) -> BufMut {
         let mut buf = self.take(len);
         // The heap's memory is new and zero already.
-        if buf.memory.place == Place::Arena {
+        if matches!(buf.memory.place, Place::Arena) {
             buf.fill(0);
         }
         buf
@@ -133,12 +144,16 @@ impl Pool {
     }
 
     fn take_from_heap(&self, capacity: usize) -> Memory {
-        let layout = Memory::layout(capacity);
-        // Zeroed because a `BufMut` can be read before it is written.
-        // SAFETY: the layout has a non-zero size.
-        let raw = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(raw) else {
-            handle_alloc_error(layout)
+        let mapped = match capacity {
+            MAPPED_BYTES_MIN.. => MmapMut::map_anon(capacity).ok(),
+            _ => None,
+        };
+        let (start, place) = match mapped {
+            Some(mut map) => {
+                let start = NonNull::new(map.as_mut_ptr());
+                (start.expect("not at address zero"), Place::Mapped(map))
+            }
+            None => (heap(capacity), Place::Heap),
         };
         if self.source.arena.is_some() {
             self.source.heap_fallbacks.fetch_add(1, Ordering::Relaxed);
@@ -149,10 +164,18 @@ impl Pool {
         Memory {
             start,
             capacity,
-            place: Place::Heap,
+            place,
             source: self.source.clone(),
         }
     }
+}
+
+/// Zeroed memory, because a `BufMut` can be read before it is written.
+fn heap(capacity: usize) -> NonNull<u8> {
+    let layout = Memory::layout(capacity);
+    // SAFETY: the layout has a non-zero size.
+    let raw = unsafe { alloc_zeroed(layout) };
+    NonNull::new(raw).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
 impl fmt::Debug for Pool {
@@ -161,10 +184,11 @@ impl fmt::Debug for Pool {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Arena,
     Heap,
+    /// Unmapped with its buffer.
+    Mapped(#[allow(dead_code)] MmapMut),
 }
 
 /// Memory of one buffer: initialised, a multiple of [`ALIGNMENT`] long, given back when the last
@@ -190,7 +214,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        match self.place {
+        match &self.place {
             Place::Arena => {
                 let arena = self
                     .source
@@ -199,10 +223,9 @@ impl Drop for Memory {
                     .expect("the memory came from an arena");
                 arena.give_back(self.start, self.capacity);
             }
+            Place::Mapped(_) => self.source.heap_freed(self.capacity),
             Place::Heap => {
-                self.source
-                    .heap_bytes
-                    .fetch_sub(self.capacity, Ordering::Relaxed);
+                self.source.heap_freed(self.capacity);
                 // SAFETY: `start` came from `alloc_zeroed` with this very layout and is freed
                 // once, here.
                 unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }

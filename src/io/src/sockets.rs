@@ -1,6 +1,8 @@
 //! Listening sockets and what is set on the streams they accept.
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt,
     sockopt,
@@ -180,6 +182,14 @@ pub fn tune_stream(stream: impl AsFd) -> nix::Result<()> {
     setsockopt(&fd, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_SECONDS)?;
     setsockopt(&fd, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_SECONDS)?;
     setsockopt(&fd, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)
+}
+
+/// Whether the peer of `stream` sends nothing more, though bytes that it sent before may be
+/// waiting. When the kernel cannot tell, it is taken for ended.
+pub fn peer_has_ended(stream: impl AsFd) -> bool {
+    let ends = PollFlags::from_bits_retain(libc::POLLRDHUP);
+    let mut fds = [PollFd::new(stream.as_fd(), ends)];
+    poll(&mut fds, PollTimeout::ZERO).is_err() || fds[0].any().unwrap_or(true)
 }
 
 /// The user at the other end of a unix socket.

@@ -206,6 +206,15 @@ impl Driver {
         self.streams.remove(&id).expect("just seen").fd
     }
 
+    /// How many bytes of the present send the kernel has taken so far; none if nothing is sent.
+    pub fn send_progress(&self, id: StreamId) -> Option<usize> {
+        let key = self.streams.get(&id)?.sending?;
+        match &self.operations[key] {
+            Operation::Send(operation) => Some(operation.done),
+            _ => unreachable!("the stream says that it is a send"),
+        }
+    }
+
     /// Streams whose peer sends nothing more: it has closed them, though bytes that it sent
     /// before may be waiting. Asks the kernel about all of them.
     pub fn ended_streams(&self) -> Vec<StreamId> {
