@@ -1,5 +1,6 @@
 //! `uraid`: a userspace RAID block device for Linux.
 
+mod attach;
 mod cli;
 mod control;
 mod failure;

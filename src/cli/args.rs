@@ -1,5 +1,6 @@
 //! The command line as it is typed; `uraid help` is generated from these definitions.
 
+pub use super::attach::{AttachArgs, DetachArgs, SuperviseArgs};
 pub use super::serve_args::{IoBackend, ServeArgs};
 use super::sizes::{parse_rate, parse_size};
 pub use super::tls_args::{TlsAction, TlsArgs};
@@ -71,6 +72,13 @@ pub enum Command {
     Clear(ClearArgs),
     /// Make certificates and keys for encrypted connections
     Tls(TlsArgs),
+    /// Make a block device of a served array on this host, and mount it
+    Attach(AttachArgs),
+    /// Undo an attach: unmount, end the device
+    Detach(DetachArgs),
+    /// Keep an attached device up
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
 }
 
 /// Which server a command is for.

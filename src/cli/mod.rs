@@ -1,6 +1,7 @@
 //! What people type: definitions in [`args`], one module for each command or small group.
 
 pub mod args;
+mod attach;
 mod check;
 mod create;
 mod examine;
@@ -52,6 +53,9 @@ fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure>
         Command::Wipe(args) => wipe::run(args, output),
         Command::Clear(args) => orders::clear(args, output),
         Command::Tls(args) => tls::run(args, output),
+        Command::Attach(args) => attach::attach(args, output),
+        Command::Detach(args) => attach::detach(args, output),
+        Command::Supervise(args) => crate::attach::supervise(&args.name),
     }
     .map(|()| None)
 }

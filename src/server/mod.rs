@@ -30,6 +30,7 @@ pub mod log;
 pub mod members;
 mod operator;
 pub mod random;
+pub mod reclaim;
 mod secure;
 pub mod serve;
 mod service;

@@ -13,7 +13,7 @@ use super::service::Message;
 use super::sockets::{Listener, Pidfile, open_control, open_listeners};
 use super::systemd::Notifier;
 use super::tls::{Tls, TlsOptions};
-use super::{log, signals};
+use super::{log, reclaim, signals};
 use crate::failure::{Doing, Exit, Failure};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -81,6 +81,8 @@ pub fn serve(
     options: &ServeOptions,
     ready: impl FnOnce(&[Served], &[NotServed]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    // Before any thread is started: all of them inherit it.
+    reclaim::prepare_for(&options.listen);
     let notifier = Notifier::from_environment()?;
     let inherited = take_inherited().doing(|| "use the sockets that were passed".to_string())?;
     let found = groups(&options.members);

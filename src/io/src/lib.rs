@@ -3,10 +3,12 @@
 //! * [`device`]: opening, locking and sizing the files and block devices that are members
 //! * [`probe`]: what a file or device already holds, and where it is mounted
 //! * [`driver`]: the asynchronous I/O of one data thread, on io_uring or on worker threads
+//! * [`reclaim`]: what a process must not wait for while the kernel waits for it
 //! * [`sockets`]: listening and tuning
 
 mod block_device;
 pub mod device;
 pub mod driver;
 pub mod probe;
+pub mod reclaim;
 pub mod sockets;

@@ -1,0 +1,274 @@
+//! `uraid attach` by nbdfuse and a loop device, and `uraid detach`. (The kernel's nbd driver needs
+//! a kernel that has it: scripts/kernel-client.)
+
+mod common;
+
+use common::tools::is_root;
+use common::{FAILED, MIB, REFUSED, Ran, Sandbox, Server, USAGE, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Records of what is attached lie in one directory for all of root's: names must differ.
+static ARRAYS: AtomicUsize = AtomicUsize::new(0);
+
+/// Skips the test where a loop device over nbdfuse cannot be made.
+macro_rules! need_loop_device {
+    () => {
+        need!(
+            "nbdfuse",
+            "fusermount3",
+            "losetup",
+            "mount",
+            "blkid",
+            "mkfs.ext4"
+        );
+        if !is_root() {
+            skip!("loop devices and mounts take root");
+        }
+        if !Path::new("/dev/fuse").exists() {
+            skip!("there is no /dev/fuse");
+        }
+    };
+}
+
+/// A served array of 64 MiB.
+struct Array {
+    sandbox: Sandbox,
+    server: Server,
+    name: String,
+    uri: String,
+}
+
+impl Array {
+    fn new() -> Array {
+        let sandbox = Sandbox::new();
+        let number = ARRAYS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("attach-{}-{number}", std::process::id());
+        let members = sandbox.members(2);
+        let options = format!("--level raid1 --name {name} --size 96M --export-size 64M");
+        sandbox.create(&options, &members);
+        let server = sandbox.serve(&members);
+        let uri = format!("nbd+unix:///{name}?socket={}", server.socket.display());
+        Array {
+            sandbox,
+            server,
+            name,
+            uri,
+        }
+    }
+
+    fn attach(&self, options: &[&str]) -> Ran {
+        let words = ["attach", &self.uri, "--via", "nbdfuse", "--json"];
+        self.sandbox.uraid(words.iter().chain(options))
+    }
+
+    fn detach(&self, what: &str) -> Ran {
+        self.sandbox.uraid(["detach", what])
+    }
+
+    /// A directory to mount on.
+    fn mount_point(&self) -> String {
+        let path = self.sandbox.path("mnt");
+        fs::create_dir_all(&path).expect("mount point");
+        let path = path.canonicalize().expect("it is there");
+        path.to_str().expect("UTF-8").to_string()
+    }
+
+    fn make_filesystem(&self) {
+        let attached = self.attach(&[]).succeeded().json();
+        let args = ["-q", "-F", text(&attached["device"])];
+        self.sandbox.run("mkfs.ext4", args).succeeded();
+        self.detach(&self.name).succeeded();
+    }
+}
+
+impl Drop for Array {
+    fn drop(&mut self) {
+        // A failed test leaves nothing behind in the system; usually it is detached already.
+        let _ = self.detach(&self.name);
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value}: not a text"))
+}
+
+/// Neither the loop device nor the file of nbdfuse is left.
+fn assert_gone(attached: &Value) {
+    let file = PathBuf::from(text(&attached["file"]));
+    assert!(!file.exists(), "{} is still there", file.display());
+    let device = Path::new(text(&attached["device"]));
+    let name = device.file_name().expect("a name").to_string_lossy();
+    let backing = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file"));
+    let backing = backing.unwrap_or_default();
+    assert_ne!(Path::new(backing.trim_end()), file);
+}
+
+fn is_mounted(directory: &str) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
+    table.contains(&format!(" {directory} "))
+}
+
+#[test]
+fn a_filesystem_outlives_detach_and_attach() {
+    need_loop_device!();
+    let array = Array::new();
+    array.make_filesystem();
+    let directory = array.mount_point();
+    let file = Path::new(&directory).join("file");
+
+    let attached = array.attach(&["--mount", &directory]).succeeded().json();
+    assert_eq!(text(&attached["mount"]), directory);
+    fs::write(&file, "kept").expect("write");
+    array.detach(&directory).succeeded();
+    assert!(!is_mounted(&directory));
+    assert_gone(&attached);
+
+    let attached = array.attach(&["--mount", &directory]).succeeded().json();
+    assert_eq!(fs::read_to_string(&file).expect("read"), "kept");
+    array.detach(text(&attached["device"])).succeeded();
+    assert!(!is_mounted(&directory));
+    assert_gone(&attached);
+}
+
+#[test]
+fn what_is_attached_is_not_attached_again() {
+    need_loop_device!();
+    let array = Array::new();
+    let attached = array.attach(&[]).succeeded().json();
+    let again = array.attach(&[]).exits(REFUSED);
+    assert!(again.stderr.contains(text(&attached["device"])), "{again}");
+    array.detach(&array.name).succeeded();
+    assert_gone(&attached);
+    let again = array.detach(&array.name).exits(FAILED);
+    assert!(again.stderr.contains("not attached"), "{again}");
+}
+
+#[test]
+fn no_filesystem_is_ever_made_and_nothing_stays_behind() {
+    need_loop_device!();
+    let array = Array::new();
+    let directory = array.mount_point();
+    let ran = array.attach(&["--mount", &directory]).exits(REFUSED);
+    assert!(ran.stderr.contains("no filesystem"), "{ran}");
+    assert!(!is_mounted(&directory));
+    array.detach(&array.name).exits(FAILED);
+    let start = array.server.connect().read(0, 8192).expect("read");
+    assert!(start.iter().all(|byte| *byte == 0), "something was written");
+}
+
+#[test]
+fn what_is_in_use_is_not_detached() {
+    need_loop_device!();
+    let array = Array::new();
+    array.make_filesystem();
+    let directory = array.mount_point();
+    array.attach(&["--mount", &directory]).succeeded();
+    let open = File::create(Path::new(&directory).join("open")).expect("create");
+    array.detach(&array.name).exits(REFUSED);
+    assert!(is_mounted(&directory));
+    drop(open);
+    array.detach(&array.name).succeeded();
+
+    // Mounted by somebody else.
+    let attached = array.attach(&[]).succeeded().json();
+    let device = text(&attached["device"]);
+    array.sandbox.run("mount", [device, &directory]).succeeded();
+    let ran = array.detach(&array.name).exits(REFUSED);
+    assert!(ran.stderr.contains(&directory), "{ran}");
+    array.sandbox.run("umount", [&directory]).succeeded();
+    array.detach(&array.name).succeeded();
+    assert_gone(&attached);
+}
+
+#[test]
+fn what_is_left_of_a_killed_nbdfuse_is_cleared_away() {
+    need_loop_device!();
+    let array = Array::new();
+    let attached = array.attach(&[]).succeeded().json();
+    let pid = attached["pid"].as_i64().expect("a process");
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a process id"));
+    kill(pid, Signal::SIGKILL).expect("kill");
+    array.detach(&array.name).succeeded();
+    assert_gone(&attached);
+    let attached = array.attach(&[]).succeeded().json();
+    array.detach(&array.name).succeeded();
+    assert_gone(&attached);
+}
+
+#[test]
+fn in_the_foreground_a_signal_detaches() {
+    need_loop_device!();
+    let array = Array::new();
+    array.make_filesystem();
+    let directory = array.mount_point();
+    let mut command = array.sandbox.uraid_command();
+    command.args(["attach", &array.uri, "--via", "nbdfuse", "--foreground"]);
+    command.args(["--mount", &directory]);
+    let mut child = command.stdout(Stdio::null()).spawn().expect("uraid");
+    wait_for("the mount", || is_mounted(&directory).then_some(()));
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+    kill(pid, Signal::SIGTERM).expect("kill");
+    let status = child.wait().expect("exit status");
+    assert!(status.success(), "{status}");
+    assert!(!is_mounted(&directory));
+    array.detach(&array.name).exits(FAILED);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    if !Path::new("/dev/fuse").exists() {
+        skip!("there is no /dev/fuse");
+    }
+    let array = Array::new();
+    let mut command = array.sandbox.uraid_command();
+    command.args(["attach", &array.uri, "--via", "nbdfuse"]);
+    command.env("PATH", "/nonexistent");
+    let output = command.output().expect("uraid");
+    let ran = Ran::new("attach without programs".to_string(), output).exits(FAILED);
+    assert!(ran.stderr.contains("nbdfuse is not installed"), "{ran}");
+    assert!(ran.stderr.contains("package"), "{ran}");
+    array.detach(&array.name).exits(FAILED);
+}
+
+#[test]
+fn what_cannot_be_attached_is_refused_with_a_reason() {
+    let sandbox = Sandbox::new();
+    let nobody = sandbox.path("nobody");
+    let nobody = format!("nbd+unix:///x?socket={}", nobody.display());
+    let attach = |target: &str| sandbox.uraid(["attach", target, "--via", "nbdfuse"]);
+    attach("attach-no-such-array").exits(FAILED);
+    let ran = attach(&nobody).exits(FAILED);
+    assert!(ran.stderr.contains(&nobody), "{ran}");
+    for malformed in [
+        "http://localhost/",
+        "nbd://",
+        "a b",
+        "nbd://localhost/a%20b",
+    ] {
+        attach(malformed).exits(USAGE);
+    }
+    let directory = sandbox.path("not-there");
+    let directory = directory.to_str().expect("UTF-8");
+    let options = ["attach", &nobody, "--mount", directory];
+    sandbox.uraid(options).exits(FAILED);
+}
+
+#[test]
+fn the_device_has_the_size_of_the_export() {
+    need_loop_device!();
+    let array = Array::new();
+    let attached = array.attach(&["--connections", "1"]).succeeded().json();
+    assert_eq!(attached["connections"], 1);
+    let device = text(&attached["device"]);
+    let ran = array.sandbox.run("blockdev", ["--getsize64", device]);
+    assert_eq!(ran.stdout.trim(), (64 * MIB).to_string());
+    array.detach(&array.name).succeeded();
+}
