@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 use uraid_io::sockets::tune_stream;
 use uraid_nbd::client::{Client, ExportInfo};
+use uraid_nbd::wire::Dialect;
 
 /// How long a server may take to accept, and for each of its answers in the negotiation.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -96,7 +97,7 @@ fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 fn negotiate(stream: &mut (impl Read + Write), export: &str) -> io::Result<ExportInfo> {
-    let mut client = Client::new(export, false);
+    let mut client = Client::new(export, Dialect::Simple);
     let mut buffer = [0; 4096];
     loop {
         stream.write_all(&client.take_output())?;

@@ -295,7 +295,7 @@ fn settings(attachment: &Attachment, info: ExportInfo, connections: u16) -> Sett
 
 /// The largest block that the size is a multiple of, within what Linux can do.
 fn block_bytes(info: ExportInfo) -> u32 {
-    let fits = |bytes: &u64| info.size_bytes % bytes == 0;
+    let fits = |bytes: &u64| info.size_bytes.is_multiple_of(*bytes);
     let smaller = std::iter::successors(Some(BLOCK_BYTES_MAX), |bytes| Some(bytes / 2));
     let mut candidates = smaller.take_while(|bytes| *bytes > BLOCK_BYTES_MIN);
     let bytes = candidates.find(fits).unwrap_or(BLOCK_BYTES_MIN);

@@ -126,7 +126,6 @@ fn describe(attachment: &Attachment) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::cli::args::Cli;
     use clap::Parser;
 

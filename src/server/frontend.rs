@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
-use uraid_engine::api::{Reply, RequestId};
+use uraid_engine::api::{Reply, RequestError, RequestId};
 use uraid_io::driver::{Driver, DriverEvent, StreamId};
 
 /// Most clients that get a chance in one turn to go on with what waited for room.
@@ -200,6 +200,10 @@ impl Frontend {
             bytes,
         } = under_way.expect("each request has one answer");
         let (client, budget) = self.touch(stream);
+        if matches!(reply.result, Err(RequestError::Stopping)) {
+            // No answer is better than this one: who comes back sends the request again.
+            client.drop_connection("the server is stopping");
+        }
         client.reply(cookie, bytes, client_answer(reply.result), budget);
     }
 

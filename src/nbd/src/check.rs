@@ -22,7 +22,6 @@ pub(crate) struct Limits {
     pub contexts: ContextSet,
     pub size_bytes: u64,
     pub read_only: bool,
-    pub shutting_down: bool,
 }
 
 impl Limits {
@@ -39,10 +38,6 @@ impl Limits {
     /// Whether a request can be served as far as its header tells: the range of a BLOCK_STATUS
     /// with a payload is in the payload.
     pub fn check(&self, request: &RequestHeader) -> Result<(), ReplyError> {
-        if self.shutting_down {
-            let text = "the server is shutting down";
-            return Err(ReplyError::new(NbdError::ShuttingDown, text));
-        }
         self.check_flags(request)?;
         match request.command {
             command::FLUSH if request.offset != 0 || request.len != 0 => {

@@ -120,7 +120,9 @@ impl Session {
             && self.upgrade == Upgrade::None
             && match &self.phase {
                 Phase::Negotiation(negotiation) => negotiation.wants_input(&self.output),
-                Phase::Transmission(transmission) => transmission.wants_input(),
+                Phase::Transmission(transmission) => {
+                    !self.shutting_down && transmission.wants_input()
+                }
             }
     }
 
@@ -280,14 +282,17 @@ impl Session {
         self.drain(text);
     }
 
-    /// The server is shutting down: from now on requests are refused with ESHUTDOWN and options
-    /// with ERR_SHUTDOWN, while requests under way complete. When the session
+    /// The server is shutting down: from now on options are refused with ERR_SHUTDOWN, and no
+    /// further request is taken, while those under way complete. When the session
     /// [is finished](Self::is_finished), or a deadline of the host has passed, it may be closed.
+    ///
+    /// Requests that were not taken get no answer: a client that comes back sends them again.
+    /// ESHUTDOWN, which the protocol allows as well, would be the end for Linux and qemu: they
+    /// hand it on as an I/O error.
     pub fn shutdown(&mut self) {
         self.shutting_down = true;
-        match &mut self.phase {
-            Phase::Negotiation(negotiation) => negotiation.shut_down(),
-            Phase::Transmission(transmission) => transmission.shut_down(),
+        if let Phase::Negotiation(negotiation) = &mut self.phase {
+            negotiation.shut_down();
         }
     }
 
@@ -312,7 +317,7 @@ impl Session {
         let busy = match &self.phase {
             Phase::Negotiation(_) => false,
             Phase::Transmission(transmission) => {
-                transmission.has_pending() || transmission.is_mid_message()
+                transmission.has_pending() || transmission.is_mid_message() && !self.shutting_down
             }
         };
         (self.end.is_some() || self.shutting_down) && !busy && self.output.is_empty()

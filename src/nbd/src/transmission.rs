@@ -117,7 +117,6 @@ impl Transmission {
                 contexts: chosen.contexts,
                 size_bytes: export.size_bytes,
                 read_only: export.read_only,
-                shutting_down: false,
             },
             pool,
             input: NEXT_HEADER,
@@ -126,11 +125,6 @@ impl Transmission {
             next_cookie: 0,
             load: Load::default(),
         }
-    }
-
-    /// Refuses every request from now on; those under way go on.
-    pub fn shut_down(&mut self) {
-        self.limits.shutting_down = true;
     }
 
     pub fn wants_input(&self) -> bool {
