@@ -6,7 +6,7 @@ mod common;
 use common::client::{Client, Handshake, OPT_ABORT, OPT_GO, OPT_INFO, OPT_LIST, REP_ACK};
 use common::client::{OPT_EXPORT_NAME, export_request};
 use common::sandbox::raid5;
-use common::tools::{assert_export_is, copy_in, noise_file};
+use common::tools::{SYSTEM_PYTHON, assert_export_is, copy_in, has_python_nbd, noise_file};
 use common::{FAILED, MIB, REFUSED, Ran, Sandbox, Server, USAGE, wait_for};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use serde_json::Value;
@@ -154,6 +154,34 @@ fn libnbd_checks_the_name_of_the_server_over_tcp() {
         true
     );
     fixture.nbdinfo(&uri("127.0.0.2")).exits(FAILED);
+}
+
+#[test]
+fn who_leaves_gets_all_answers_before() {
+    if !has_python_nbd() {
+        skip!("the package python3-libnbd is not installed");
+    }
+    let fixture = Fixture::new();
+    let server = fixture.serve("");
+    let uri = uri(&server, "tank", &fixture.tls("alice"));
+    // Much more than is encrypted at once.
+    let script = format!(
+        "\
+h.set_uri_allow_local_file(True)
+h.connect_uri('{uri}')
+data = bytes(range(256)) * (32 << 12)
+h.pwrite(data, 0)
+buffer = nbd.Buffer(len(data))
+read = h.aio_pread(buffer, 0)
+h.aio_disconnect(0)
+while h.aio_in_flight() > 0:
+    h.poll(-1)
+assert h.aio_command_completed(read)
+assert buffer.to_bytearray() == data"
+    );
+    let args = ["-m", "nbd", "-c", &script];
+    fixture.sandbox.run(SYSTEM_PYTHON, args).succeeded();
+    server.stop();
 }
 
 #[test]

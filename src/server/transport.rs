@@ -70,6 +70,8 @@ pub struct Transport {
     unsent: bool,
     /// Goodbye was said, where that is the custom.
     parted: bool,
+    /// Sending has failed: nothing more goes out.
+    broken: bool,
     secure: Option<Box<Secure>>,
 }
 
@@ -123,6 +125,7 @@ impl Transport {
             sending: false,
             unsent: false,
             parted: false,
+            broken: false,
             secure: detached.secure,
         }
     }
@@ -286,6 +289,7 @@ impl Transport {
     pub fn flush(&mut self, driver: &mut Driver) -> Result<(), String> {
         if let Some(secure) = &mut self.secure
             && !self.sending
+            && !self.broken
         {
             let sealed = secure.seal(&self.pool);
             if let Some(buffer) = sealed.map_err(|error| format!("TLS: {error}"))? {
@@ -300,8 +304,9 @@ impl Transport {
     /// If it is not, the next [`Transport::flush`] goes on.
     pub fn sent(&mut self, result: &io::Result<()>) -> bool {
         self.sending = false;
+        self.broken |= result.is_err();
         let has_more = self.secure.as_ref().is_some_and(|s| s.has_output());
-        if has_more && result.is_ok() {
+        if has_more && !self.broken {
             return false;
         }
         std::mem::take(&mut self.unsent)
@@ -310,6 +315,7 @@ impl Transport {
     /// Says goodbye where that is the custom; whether all is said and the socket may be closed.
     pub fn part(&mut self, driver: &mut Driver) -> bool {
         if let Some(secure) = &mut self.secure
+            && !self.unsent
             && !std::mem::replace(&mut self.parted, true)
         {
             secure.close();

@@ -9,7 +9,7 @@ use crate::stream::{Decrypted, TlsError};
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{
-    ErrorCode, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef,
+    ErrorCode, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef,
     SslSessionCacheMode, SslStream, SslVersion,
 };
 use std::io::{self, IoSlice, Read, Write};
@@ -37,6 +37,8 @@ impl Keys {
             builder.set_min_proto_version(Some(SslVersion::TLS1_3))?;
             builder.set_ciphersuites(SUITE)?;
             builder.set_session_cache_mode(SslSessionCacheMode::OFF);
+            // Idle connections hold no memory for what they may receive.
+            builder.set_mode(SslMode::RELEASE_BUFFERS);
             builder.set_options(SslOptions::NO_TICKET);
             builder.set_num_tickets(0)?;
             builder.set_psk_server_callback(move |connection, identity, key| {
@@ -125,14 +127,20 @@ impl Pipe {
         &self.outgoing[self.sent..]
     }
 
-    /// Moves some of `cipher` here. Nothing may be unread.
+    /// Moves some of `cipher` here.
     fn fill(&mut self, cipher: &mut &[u8]) {
-        assert_eq!(self.used, self.incoming.len(), "unread bytes would be lost");
         let (piece, rest) = cipher.split_at(cipher.len().min(PIECE_BYTES));
-        self.incoming.clear();
+        self.incoming.drain(..self.used);
         self.incoming.extend_from_slice(piece);
         self.used = 0;
         *cipher = rest;
+    }
+
+    /// Gives back the memory of what was read.
+    fn release(&mut self) {
+        self.incoming.drain(..self.used);
+        self.incoming.shrink_to_fit();
+        self.used = 0;
     }
 }
 
@@ -147,6 +155,7 @@ impl Connection {
                 Err(error) if error.code() == ErrorCode::ZERO_RETURN => peer_closed = true,
                 Err(error) if error.code() == ErrorCode::WANT_READ => {
                     if cipher.is_empty() {
+                        self.stream.get_mut().release();
                         break;
                     }
                     self.stream.get_mut().fill(cipher);
@@ -225,7 +234,7 @@ impl Connection {
         cipher[..len].copy_from_slice(&unsent[..len]);
         pipe.sent += len;
         if pipe.unsent().is_empty() {
-            // Idle connections hold no memory for what they have sent.
+            // Nor for what they have sent.
             (pipe.outgoing, pipe.sent) = (Vec::new(), 0);
         }
         len

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Pair, Peer, check_traffic, pattern, receive, take_output};
+use proptest::prelude::*;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -10,7 +11,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVer
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 use uraid_tls::directory::{self, Plan};
@@ -334,4 +335,43 @@ fn what_an_operator_should_look_at_is_said() {
     directory::init(soon.path(), &plan).expect("certificates");
     let said = notices(soon.path());
     assert!(said[0].contains("expires in 2 days"), "{said:?}");
+}
+
+/// Certificates for the tests that make many connections.
+static SHARED: LazyLock<TempDir> = LazyLock::new(authority);
+
+proptest! {
+    /// Whatever a client changes in what it sends, wherever it is cut: the server goes on, or it
+    /// says what is wrong; it hands out nothing but what was really said.
+    #[test]
+    fn a_client_that_sends_anything_does_no_harm(
+        established in any::<bool>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+        piece_bytes in 1..5000usize,
+    ) {
+        let alice = SHARED.path().join("alice");
+        let client = client(SHARED.path(), Some(&alice), BOTH);
+        let server = server(SHARED.path(), ClientCertificates::Required);
+        let mut pair = Pair::new(client, server);
+        let said = pattern(20_000);
+        if established {
+            pair.pump().expect("a handshake");
+            pair.client.write(&said);
+        }
+        let mut sent = pair.client.output();
+        for (place, value) in changes {
+            *place.get_mut(&mut sent) = value;
+        }
+        sent.truncate(cut.index(sent.len()) + 1);
+        let mut failed = false;
+        for piece in sent.chunks(piece_bytes) {
+            failed = failed || receive(&mut pair.server, piece, &mut pair.got).is_err();
+        }
+        prop_assert!(said.starts_with(&pair.got));
+        take_output(&mut pair.server);
+        if failed {
+            receive(&mut pair.server, b"more", &mut pair.got).expect_err("it has failed");
+        }
+    }
 }
