@@ -8,6 +8,7 @@ use common::tools::SYSTEM_PYTHON;
 use common::{PATIENCE, Sandbox, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -103,15 +104,31 @@ fn a_socket_named_like_an_array_offers_that_array_alone() {
     let mut command = activated(&sandbox, &[&all, &own], &members);
     command.env("LISTEN_FDNAMES", "uraid.socket:tank");
     let (service, _) = start(command);
-    for (socket, names) in [(&all, &["raid5", "tank"][..]), (&own, &["tank"])] {
+    let offered = |socket: &PathBuf| {
         let uri = format!("nbd+unix:///?socket={}", socket.display());
         let ran = sandbox.run("nbdinfo", ["--list", "--json", &uri]);
         let exports = ran.succeeded().json()["exports"].take();
         let exports = exports.as_array().expect("exports").clone();
-        let found: Vec<_> = exports.iter().map(|e| e["export-name"].clone()).collect();
-        assert_eq!(found, names);
+        let name = |export: &Value| export["export-name"].as_str().expect("a name").to_string();
+        exports.iter().map(name).collect::<Vec<_>>()
+    };
+    for _ in 0..3 {
+        assert_eq!(offered(&all), ["raid5", "tank"]);
+        assert_eq!(offered(&own), ["tank"]);
+        // The program that follows finds them, too.
+        let control = sandbox.path("tank.control");
+        let args = [
+            "upgrade".as_ref(),
+            "--control".as_ref(),
+            control.as_os_str(),
+        ];
+        sandbox.uraid(args).succeeded();
     }
     service.stop();
+    assert!(
+        all.exists() && own.exists(),
+        "sockets of the service manager"
+    );
 }
 
 #[test]

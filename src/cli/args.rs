@@ -63,6 +63,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Flush and stop a server
     Stop(StopArgs),
+    /// Have a server become the program that is now on disk
+    Upgrade(UpgradeArgs),
     /// List the arrays that are being served (control sockets in the default directory)
     #[command(after_help = "Example:\n  uraid list --json")]
     List,
@@ -397,6 +399,21 @@ pub struct CheckArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  uraid stop --name demo")]
 pub struct StopArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// `uraid upgrade`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  uraid upgrade --name demo       # after the new program was installed
+
+The server finishes the requests under way, flushes, and becomes the program that is now at its
+path, with its arguments, in the same process. Its sockets stay open: who connects meanwhile waits,
+and clients that can reconnect go on. All arrays of the server take part. If the new program cannot
+be executed or does not take the arguments, nothing changes. SIGHUP does the same.")]
+pub struct UpgradeArgs {
     #[command(flatten)]
     pub server: ServerArgs,
 }

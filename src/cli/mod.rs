@@ -49,6 +49,7 @@ fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure>
         Command::Scrub(args) => return scrub::run(args, output),
         Command::Check(args) => return check::run(args, output),
         Command::Stop(args) => orders::stop(args, output),
+        Command::Upgrade(args) => orders::upgrade(args, output),
         Command::List => target::list(output),
         Command::Wipe(args) => wipe::run(args, output),
         Command::Clear(args) => orders::clear(args, output),

@@ -1,7 +1,9 @@
-//! Commands that have a server do something: fail, remove, add, replace, clear, stop.
+//! Commands that have a server do something: fail, remove, add, replace, clear, stop,
+//! upgrade.
 
 use super::args::{
-    AddArgs, ClearArgs, FailArgs, RemoveArgs, ReplaceArgs, ServerArgs, StopArgs, WaitArgs,
+    AddArgs, ClearArgs, FailArgs, RemoveArgs, ReplaceArgs, ServerArgs, StopArgs, UpgradeArgs,
+    WaitArgs,
 };
 use super::output::Output;
 use super::{target, wait};
@@ -16,6 +18,9 @@ use uraid_core::units::Uuid;
 
 /// How long a server may take from the answer to `stop` until it is gone.
 const GOODBYE_MAX: Duration = Duration::from_secs(10);
+
+/// How long a server may take to become another program: as long as it may drain and flush.
+const UPGRADE_MAX: Duration = Duration::from_secs(120);
 
 /// Between two looks whether it is gone.
 const GOODBYE_POLL: Duration = Duration::from_millis(20);
@@ -84,6 +89,31 @@ pub fn stop(args: &StopArgs, output: Output) -> Result<(), Failure> {
         std::thread::sleep(GOODBYE_POLL);
     }
     output.done(&message)
+}
+
+/// `uraid upgrade`; returns when the new program serves.
+pub fn upgrade(args: &UpgradeArgs, output: Output) -> Result<(), Failure> {
+    let client = target::resolve(&args.server)?;
+    let before = client.status()?.upgrades;
+    output.note(&client.carry_out(&Order::Upgrade(EmptyBody {}))?);
+    let asked = Instant::now();
+    loop {
+        // Connecting waits for the new program, unless the old one is still there, or none is.
+        let status = client.status();
+        match status {
+            Ok(status) if status.upgrades > before => {
+                let (name, version) = (&status.name, &status.version);
+                return output.done(&format!("{name} is served by uraid {version}"));
+            }
+            Err(failure) if asked.elapsed() > UPGRADE_MAX => return Err(failure),
+            _ if asked.elapsed() > UPGRADE_MAX => {
+                return Err(Failure::failed(
+                    "the server does not become another program; see its log",
+                ));
+            }
+            _ => std::thread::sleep(GOODBYE_POLL),
+        }
+    }
 }
 
 fn carry_out(

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::server::array::Manner;
 use crate::server::members::{canonical, choose_all, choose_array, scan};
 use crate::server::serve::{NotServed, ServeOptions, Served, serve};
+use crate::server::tls::Tls;
 use serde::Serialize;
 use std::path::PathBuf;
 use uraid_io::driver::Backend;
@@ -72,6 +73,9 @@ impl Ready {
 
 /// Serves in the foreground.
 pub fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
+    if args.trial {
+        return Tls::load(args.tls.options()?.as_ref(), &args.export).map(drop);
+    }
     let options = ServeOptions {
         members: all_members(args)?,
         listen: args.listen.clone(),

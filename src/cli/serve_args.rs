@@ -19,7 +19,8 @@ Examples:
   qemu-img info 'nbd+unix:///demo?socket=/run/uraid/demo.nbd'
 
 Once clients can connect, `ready NAME URI...` is printed on standard output; the log goes to
-standard error. SIGTERM, SIGINT and `uraid stop` flush and stop cleanly.
+standard error. SIGTERM, SIGINT and `uraid stop` flush and stop cleanly; SIGHUP and `uraid upgrade`
+make the server the program that is now on disk.
 
 All arrays whose members are named or found are served, each as an export of its name, each with a
 control socket of its own. Without --listen each has an NBD socket of its own too, where it is the
@@ -70,6 +71,10 @@ pub struct ServeArgs {
     /// Do not verify blocks when they are read: only to measure what verification costs
     #[arg(long, hide = true)]
     pub skip_verification: bool,
+    /// Look at the arguments and the certificates, and end: whether a server could become this
+    /// program
+    #[arg(long, hide = true)]
+    pub trial: bool,
     /// Write the process id here once ready, remove it at the end
     #[arg(long, value_name = "PATH")]
     pub pidfile: Option<PathBuf>,

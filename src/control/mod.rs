@@ -12,6 +12,7 @@
 //! POST /v1/scrub/resume  {}
 //! POST /v1/scrub/stop    {}
 //! POST /v1/stop          {}
+//! POST /v1/upgrade       {}
 //! ```
 //!
 //! `M` is a slot number, a UUID or an absolute path. Success is 200 with the status, or with

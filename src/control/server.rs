@@ -200,6 +200,10 @@ fn router(operator: Arc<dyn Operator>) -> Router {
             "/v1/stop",
             post(|desk, body| carry_out(desk, body, Order::Stop)),
         )
+        .route(
+            "/v1/upgrade",
+            post(|desk, body| carry_out(desk, body, Order::Upgrade)),
+        )
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is no such resource") })
         .method_not_allowed_fallback(|| async {
             Refusal::new(

@@ -71,7 +71,7 @@ pub struct ScrubStartBody {
     pub bytes_per_second_max: Option<u64>,
 }
 
-/// Body of orders that need no words: `stop`, `scrub/pause`, `scrub/resume`, `scrub/stop`.
+/// Body of orders that need no words: `stop`, `upgrade`, `scrub/pause`, `scrub/resume`, `scrub/stop`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmptyBody {}
@@ -99,6 +99,8 @@ pub enum Order {
     ScrubStop(EmptyBody),
     /// Flush and end.
     Stop(EmptyBody),
+    /// Become the program that is now on disk; for all arrays of the server.
+    Upgrade(EmptyBody),
 }
 
 impl Order {
@@ -118,6 +120,7 @@ impl Order {
             Order::ScrubResume(b) => ("/v1/scrub/resume", body(b)),
             Order::ScrubStop(b) => ("/v1/scrub/stop", body(b)),
             Order::Stop(b) => ("/v1/stop", body(b)),
+            Order::Upgrade(b) => ("/v1/upgrade", body(b)),
         }
     }
 }
@@ -186,8 +189,23 @@ pub struct StatusReport {
     pub io: IoReport,
     /// Process id of the server.
     pub pid: u32,
+    /// Version of the server; empty from those that do not say it.
+    #[serde(default)]
+    pub version: String,
+    /// How often the server has become another program since its process began.
+    #[serde(default)]
+    pub upgrades: u64,
     /// Where clients connect.
     pub uris: Vec<String>,
+}
+
+/// What only the server knows of itself.
+#[derive(Clone, Default, Debug)]
+pub struct About {
+    /// Where clients connect.
+    pub uris: Vec<String>,
+    /// How often it was upgraded.
+    pub upgrades: u64,
 }
 
 /// One member in [`StatusReport`].
@@ -290,7 +308,7 @@ impl From<&IoTotals> for IoReport {
 
 impl StatusReport {
     /// What the engine says, with what only the server knows.
-    pub fn new(status: &Status, uris: &[String]) -> StatusReport {
+    pub fn new(status: &Status, about: &About) -> StatusReport {
         let rebuilds: Vec<_> = status.rebuilds.iter().map(RebuildReport::from).collect();
         StatusReport {
             name: status.name.clone(),
@@ -314,7 +332,9 @@ impl StatusReport {
             rebuilds,
             io: IoReport::from(&status.io),
             pid: std::process::id(),
-            uris: uris.to_vec(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            upgrades: about.upgrades,
+            uris: about.uris.clone(),
         }
     }
 }
@@ -388,6 +408,8 @@ pub mod samples {
             rebuilds: Vec::new(),
             io: IoReport::default(),
             pid: 4711,
+            version: "0.1.0".to_string(),
+            upgrades: 0,
             uris: vec!["nbd+unix:///demo?socket=/run/uraid/demo.nbd".to_string()],
         }
     }

@@ -8,18 +8,20 @@ use super::heartbeat::{Heartbeat, Watched};
 use super::host::{Host, Notice};
 use super::housekeeping::{Housekeeping, load_witness};
 use super::members::OpenArray;
-use super::operator::{INBOX_MAX, Mailbox};
+use super::operator::{self, INBOX_MAX, Mailbox};
 use super::service::{Message, Service};
 use super::sockets::SocketFile;
+use super::succession::Succession;
 use super::{log, random};
 use crate::control::paths;
 use crate::control::server::ControlServer;
+use crate::control::wire::About;
 use crate::failure::{Doing, Failure};
-use crossbeam::channel::{Receiver, Sender, bounded};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use uraid_buffer::Pool;
 use uraid_core::units::Uuid;
@@ -58,6 +60,8 @@ pub struct Job {
     pub control: (OwnedFd, SocketFile),
     /// Where clients find it.
     pub uris: Vec<String>,
+    /// Takes orders to upgrade the server.
+    pub succession: Succession,
     /// Counts its clients.
     pub gate: Arc<Gate>,
     /// Most clients at once.
@@ -72,7 +76,7 @@ pub struct Running {
     pub uris: Vec<String>,
     mailbox: Mailbox,
     gate: Arc<Gate>,
-    desk: Sender<Handover>,
+    desk: SyncSender<Handover>,
     heartbeat: Heartbeat,
     opened: Receiver<Result<Option<Export>, Failure>>,
     thread: JoinHandle<Result<(), Failure>>,
@@ -86,13 +90,13 @@ impl Running {
         let gate = job.gate.clone();
         let pool = Pool::arena(POOL_BYTES).unwrap_or_else(|_| Pool::heap());
         let driver = start_driver(job.manner.backend, &pool)?;
-        let (sender, inbox) = bounded(INBOX_MAX);
+        let (sender, inbox) = sync_channel(INBOX_MAX);
         let mailbox = Mailbox {
             sender,
             waker: driver.waker(),
         };
-        let (desk, newcomers) = bounded(job.connections_max);
-        let (tell_opened, opened) = bounded(1);
+        let (desk, newcomers) = sync_channel(job.connections_max);
+        let (tell_opened, opened) = sync_channel(1);
         let heartbeat = Heartbeat::default();
         let thread = DataThread {
             job,
@@ -165,7 +169,7 @@ struct DataThread {
 }
 
 impl DataThread {
-    fn run(self, opened: &Sender<Result<Option<Export>, Failure>>) -> Result<(), Failure> {
+    fn run(self, opened: &SyncSender<Result<Option<Export>, Failure>>) -> Result<(), Failure> {
         let DataThread {
             job,
             pool,
@@ -190,12 +194,20 @@ impl DataThread {
                 return Err(failure);
             }
         };
-        let control = ControlServer::start(UnixListener::from(control), Arc::new(mailbox));
+        let about = About {
+            uris: job.uris,
+            upgrades: job.succession.upgrades(),
+        };
+        let operator = operator::Served {
+            mailbox,
+            succession: job.succession,
+        };
+        let control = ControlServer::start(UnixListener::from(control), Arc::new(operator));
         let control = control.inspect_err(|failure| tell(Err(failure.clone())))?;
         tell(Ok(Some(export(&host))));
 
         let frontend = Frontend::new(newcomers, job.gate, pool);
-        let end = Service::new(host, frontend, inbox, job.uris, heartbeat).run();
+        let end = Service::new(host, frontend, inbox, about, heartbeat).run();
         let result = end.result.map(|_| format!("{name} is flushed and stopped"));
         for answer in end.answers {
             answer(result.clone());

@@ -10,11 +10,11 @@ use super::log::{self, Chatter};
 use super::sockets::{Listener, SocketFile};
 use super::tls::Tls;
 use super::transport::{Detached, End, Received, Transport};
-use crossbeam::channel::Sender;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
 use uraid_io::driver::{Driver, DriverEvent, ListenerId, StreamId, Waker};
@@ -49,7 +49,7 @@ pub struct Offer {
     /// Counts and limits its clients.
     pub gate: Arc<Gate>,
     /// Where clients go that choose it; holds as many as there may be.
-    pub desk: Sender<Handover>,
+    pub desk: SyncSender<Handover>,
     /// Ends its data thread's sleep.
     pub waker: Waker,
 }

@@ -6,10 +6,10 @@ use super::host::{Host, Notice, OpeningReport};
 use super::members::{OpenArray, open_new};
 use super::operator::{INBOX_MAX, LOCK_WAIT, Mailbox};
 use super::service::Message;
-use crate::control::wire::StatusReport;
+use crate::control::wire::{About, StatusReport};
 use crate::failure::Failure;
-use crossbeam::channel::{Receiver, bounded};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
 use uraid_engine::api::{Command, ScrubOrder};
@@ -29,7 +29,7 @@ impl LocalArray {
     pub fn open(array: OpenArray, read_only: bool) -> Result<LocalArray, Failure> {
         let pool = Pool::heap();
         let driver = start_driver(Backend::Auto, &pool)?;
-        let (sender, inbox) = bounded(INBOX_MAX);
+        let (sender, inbox) = sync_channel(INBOX_MAX);
         let mailbox = Mailbox {
             sender,
             waker: driver.waker(),
@@ -48,7 +48,7 @@ impl LocalArray {
     /// How it is.
     pub fn status(&self) -> Result<StatusReport, Failure> {
         let status = self.host.status().expect("an open array has a status");
-        Ok(StatusReport::new(&status, &[]))
+        Ok(StatusReport::new(&status, &About::default()))
     }
 
     /// What was told while it was opened.
@@ -67,7 +67,7 @@ impl LocalArray {
     /// Takes in a device.
     pub fn add(&mut self, path: &Path, force: bool) -> Result<String, Failure> {
         let file = open_new(path, force, LOCK_WAIT)?;
-        let (sender, answer) = bounded(1);
+        let (sender, answer) = sync_channel(1);
         let add = |device| Command::Add { device, force };
         self.host
             .command_with(file, add, Box::new(move |result| drop(sender.send(result))));
@@ -95,7 +95,7 @@ impl LocalArray {
     }
 
     fn command(&mut self, command: Command) -> Result<String, Failure> {
-        let (sender, answer) = bounded(1);
+        let (sender, answer) = sync_channel(1);
         self.host
             .command(command, Box::new(move |result| drop(sender.send(result))));
         self.run_until(&answer)

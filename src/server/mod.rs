@@ -36,6 +36,7 @@ pub mod serve;
 mod service;
 mod signals;
 mod sockets;
+pub mod succession;
 mod systemd;
 pub mod tls;
 mod translate;

@@ -2,11 +2,12 @@
 
 use super::members;
 use super::service::Message;
+use super::succession::Succession;
 use crate::control::Operator;
 use crate::control::wire::{Order, StatusReport};
 use crate::failure::{Exit, Failure};
-use crossbeam::channel::{Sender, bounded};
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 use uraid_io::device::MemberFile;
 use uraid_io::driver::Waker;
@@ -27,8 +28,9 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// The way to the data thread.
 #[derive(Clone)]
 pub struct Mailbox {
-    /// Messages.
-    pub sender: Sender<Message>,
+    /// Messages. A channel that drops what nobody will read any more when its receiver goes (that
+    /// of crossbeam keeps it), so that whoever waits for an answer learns that there is none.
+    pub sender: SyncSender<Message>,
     /// Ends the data thread's sleep.
     pub waker: Waker,
 }
@@ -46,7 +48,7 @@ impl Mailbox {
 
 impl Operator for Mailbox {
     fn status(&self) -> Result<StatusReport, Failure> {
-        let (sender, receiver) = bounded(1);
+        let (sender, receiver) = sync_channel(1);
         self.send(Message::Status(Box::new(move |status| {
             drop(sender.send(status))
         })))?;
@@ -55,15 +57,42 @@ impl Operator for Mailbox {
 
     fn carry_out(&self, order: Order) -> Result<String, Failure> {
         let file = self.open_device(&order)?;
-        let (sender, receiver) = bounded(1);
+        let (sender, receiver) = sync_channel(1);
         let answer = Box::new(move |result| drop(sender.send(result)));
         self.send(Message::Order(order, file, answer))?;
         receiver.recv_timeout(ORDER_MAX).map_err(no_answer)?
     }
 }
 
-fn no_answer(_: crossbeam::channel::RecvTimeoutError) -> Failure {
-    Failure::failed("the server does not answer; see its log")
+/// An array in service, as its control socket offers it.
+pub struct Served {
+    /// The way to the array.
+    pub mailbox: Mailbox,
+    /// What is to become of the whole server.
+    pub succession: Succession,
+}
+
+impl Operator for Served {
+    fn status(&self) -> Result<StatusReport, Failure> {
+        self.mailbox.status()
+    }
+
+    fn carry_out(&self, order: Order) -> Result<String, Failure> {
+        match order {
+            Order::Upgrade(_) => self.succession.begin(),
+            Order::Stop(_) if self.succession.has_begun() => Err(Failure::failed(
+                "an upgrade is under way, and the array will be served again; try then",
+            )),
+            order => self.mailbox.carry_out(order),
+        }
+    }
+}
+
+fn no_answer(why: RecvTimeoutError) -> Failure {
+    Failure::failed(match why {
+        RecvTimeoutError::Timeout => "the server does not answer; see its log",
+        RecvTimeoutError::Disconnected => "the server has ended before it could answer",
+    })
 }
 
 impl Mailbox {
@@ -105,5 +134,30 @@ impl Mailbox {
             )),
             _ => failure,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use std::time::Instant;
+    use uraid_buffer::Pool;
+    use uraid_io::driver::{Backend, Driver, Limits};
+
+    #[test]
+    fn who_asks_a_server_that_ends_need_not_wait_for_the_answer() {
+        let mut driver = Driver::new(Backend::Threads, &Pool::heap(), Limits::default()).unwrap();
+        let (sender, inbox) = sync_channel(INBOX_MAX);
+        let waker = driver.waker();
+        let mailbox = Mailbox { sender, waker };
+        let (held, begun) = (mailbox.clone(), Instant::now());
+        let asking = thread::spawn(move || mailbox.status());
+        driver.wait(Some(STATUS_MAX), &mut Vec::new());
+        drop(inbox);
+        let failure = asking.join().unwrap().unwrap_err();
+        assert!(failure.message.contains("has ended"), "{failure}");
+        assert!(begun.elapsed() < STATUS_MAX);
+        drop(held);
     }
 }

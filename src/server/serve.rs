@@ -10,18 +10,20 @@ use super::listen::Listen;
 use super::members::{Access, Group, OpenArray, groups, open_array};
 use super::operator::Mailbox;
 use super::service::Message;
-use super::sockets::{Listener, Pidfile, open_control, open_listeners};
+use super::sockets::{Listener, Pidfile, SocketFile, open_control, open_listeners};
+use super::succession::Succession;
 use super::systemd::Notifier;
 use super::tls::{Tls, TlsOptions};
 use super::{log, reclaim, signals};
 use crate::failure::{Doing, Exit, Failure};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use uraid_buffer::Pool;
 use uraid_io::driver::{Driver, Limits, Waker};
-use uraid_io::sockets::take_inherited;
+use uraid_io::sockets::{Inherited, take_inherited};
 use uraid_nbd::{Export, TlsPolicy};
 
 /// What is to be served, and how.
@@ -75,7 +77,7 @@ pub struct NotServed {
     pub failure: Failure,
 }
 
-/// Serves until told to stop. `ready` is told what is served once clients can connect, and what
+/// Serves until told to stop, or to become another program. `ready` is told what is served once clients can connect, and what
 /// is not: of several arrays it is enough that one can be.
 pub fn serve(
     options: &ServeOptions,
@@ -84,7 +86,8 @@ pub fn serve(
     // Before any thread is started: all of them inherit it.
     reclaim::prepare_for(&options.listen);
     let notifier = Notifier::from_environment()?;
-    let inherited = take_inherited().doing(|| "use the sockets that were passed".to_string())?;
+    let succession = Succession::from_environment()?;
+    let inherited = inherited(&succession)?;
     let found = groups(&options.members);
     check_exports(&found, &options.exports)?;
     let tls = Tls::load(options.tls.as_ref(), &options.exports)?;
@@ -95,13 +98,19 @@ pub fn serve(
     // started: all of them inherit what is blocked.
     let signals = signals::block()?;
     let open = options.insecure || options.requires_tls();
-    let listeners = open_listeners(&options.listen, inherited, &names, open)?;
+    let listeners = open_listeners(&options.listen, inherited, &names, open, &succession)?;
     let front = Driver::new(options.manner.backend, &Pool::heap(), Limits::default())
         .map_err(|error| Failure::failed(error.to_string()))?;
     let members = arrays.iter().map(|array| array.files.len()).sum();
     let connections_max = limits::connections_max(options.connections_max, members);
 
-    let jobs = jobs(arrays, options, connections_max, &listeners, &mut failures)?;
+    let jobs = Jobs {
+        options,
+        connections_max,
+        listeners: &listeners,
+        succession: &succession,
+    };
+    let jobs = jobs.of(arrays, &mut failures)?;
     let running = jobs.into_iter().map(Running::start);
     let running: Vec<Running> = running.collect::<Result<_, _>>()?;
     let stop = Stop {
@@ -109,9 +118,10 @@ pub fn serve(
         arrays: running.iter().map(Running::mailbox).collect(),
         front: front.waker(),
         notifier,
+        succession: succession.clone(),
     };
-    let on_signal = stop.clone();
-    signals.forward_to(move || on_signal.all())?;
+    let (on_signal, on_hangup) = (stop.clone(), succession.clone());
+    signals.forward_to(move || on_signal.end(), move || on_hangup.begin())?;
     let (running, exports) = wait_until_open(running, &mut failures)?;
     if stop.has_begun() {
         return wait_for_end(running);
@@ -129,19 +139,48 @@ pub fn serve(
     let (front, watched) = start_front(front, &running, &served, guard, places, &stop)?;
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose();
     let told = pidfile.and_then(|pidfile| {
-        ready(&served, &failures.failed)?;
+        // Whoever started the first program may have gone since it was ready.
+        ready(&served, &failures.failed)
+            .or_else(|failure| succession.has_predecessor().then_some(()).ok_or(failure))?;
         stop.notifier.ready(&status_line(&served, &failures.failed));
         stop.notifier.start_watchdog(watched)?;
         Ok(pidfile)
     });
+    let stop_all = stop.clone();
+    succession.enable(move || stop_all.all());
+    succession.done();
     if told.is_err() {
-        stop.all()?;
+        stop.end()?;
     }
     let ended = wait_for_end(running);
     // No array is left that could take the message; the front thread is told in any case.
     let _ = stop.all();
     front.join().expect("the front thread does not panic");
-    told.and(ended)
+    match told {
+        Ok(pidfile) if succession.has_begun() => Err(hand_on(pidfile, ended, &succession)),
+        told => told.and(ended),
+    }
+}
+
+/// Sockets that were passed, to us or to a former program of this process.
+fn inherited(succession: &Succession) -> Result<Vec<Inherited>, Failure> {
+    let inherited = take_inherited().doing(|| "use the sockets that were passed".to_string())?;
+    let passed = succession.take_passed().into_iter();
+    let passed = passed.map(|(fd, name)| Inherited { fd, name });
+    Ok(inherited.into_iter().chain(passed).collect())
+}
+
+/// Becomes another program; returns only if that is not possible.
+fn hand_on(
+    pidfile: Option<Pidfile>,
+    ended: Result<(), Failure>,
+    succession: &Succession,
+) -> Failure {
+    if let Err(failure) = ended {
+        log::warning(&format!("{failure}; the new program will recover"));
+    }
+    pidfile.into_iter().for_each(Pidfile::leave);
+    succession.execute()
 }
 
 /// Arrays must be told apart by their names, and `--export` speaks of what is there.
@@ -244,40 +283,46 @@ fn open_arrays(
     Ok(arrays)
 }
 
-/// What the data threads are to do.
-fn jobs(
-    arrays: Vec<OpenArray>,
-    options: &ServeOptions,
+/// What holds for the data threads of all arrays.
+struct Jobs<'a> {
+    options: &'a ServeOptions,
     connections_max: usize,
-    listeners: &[Listener],
-    failures: &mut Failures,
-) -> Result<Vec<Job>, Failure> {
-    let mut jobs = Vec::new();
-    for array in arrays {
-        let name = array.name.clone();
-        let control = match open_control(options.control.as_deref(), &name, failures.alone) {
-            Ok(control) => control,
-            Err(failure) if failure.exit == Exit::Usage => return Err(failure),
-            Err(failure) => {
-                failures.add(name, failure)?;
-                continue;
+    listeners: &'a [Listener],
+    succession: &'a Succession,
+}
+
+impl Jobs<'_> {
+    /// What the data threads are to do.
+    fn of(&self, arrays: Vec<OpenArray>, failures: &mut Failures) -> Result<Vec<Job>, Failure> {
+        let control = self.options.control.as_deref();
+        let mut jobs = Vec::new();
+        for array in arrays {
+            let name = &array.name;
+            match open_control(control, name, failures.alone, self.succession) {
+                Ok(control) => jobs.push(self.job(array, control)),
+                Err(failure) if failure.exit == Exit::Usage => return Err(failure),
+                Err(failure) => failures.add(name.clone(), failure)?,
             }
-        };
-        let here = listeners.iter().filter(|listener| listener.offers(&name));
-        let limit = options.export(&name).connections_max;
-        jobs.push(Job {
-            array,
+        }
+        failures.check(jobs.len())?;
+        Ok(jobs)
+    }
+
+    fn job(&self, array: OpenArray, control: (OwnedFd, SocketFile)) -> Job {
+        let options = self.options;
+        let here = self.listeners.iter().filter(|l| l.offers(&array.name));
+        let uri = |listener: &Listener| listener.reach.uri(&array.name, options.requires_tls());
+        let limit = options.export(&array.name).connections_max;
+        Job {
             manner: options.manner,
             control,
-            uris: here
-                .filter_map(|listener| listener.reach.uri(&name, options.requires_tls()))
-                .collect(),
-            gate: Gate::new(limit.unwrap_or(connections_max)),
-            connections_max,
-        });
+            uris: here.filter_map(uri).collect(),
+            succession: self.succession.clone(),
+            gate: Gate::new(limit.unwrap_or(self.connections_max)),
+            connections_max: self.connections_max,
+            array,
+        }
     }
-    failures.check(jobs.len())?;
-    Ok(jobs)
 }
 
 /// The way to stop everything.
@@ -287,13 +332,23 @@ struct Stop {
     arrays: Arc<[Mailbox]>,
     front: Waker,
     notifier: Notifier,
+    succession: Succession,
 }
 
 impl Stop {
+    /// The same for good: no other program follows, even if an upgrade has begun.
+    fn end(&self) -> Result<(), Failure> {
+        self.succession.renounce();
+        self.all()
+    }
+
     /// Asks all threads to stop. Fails when there is no data thread that would.
     fn all(&self) -> Result<(), Failure> {
         if !self.begun.swap(true, Ordering::AcqRel) {
-            self.notifier.stopping();
+            match self.succession.has_begun() {
+                true => self.notifier.reloading(),
+                false => self.notifier.stopping(),
+            }
         }
         self.front.wake();
         let asked: Vec<_> = self

@@ -5,11 +5,11 @@ use super::heartbeat::Heartbeat;
 use super::host::{Answer, Host, Notice};
 use super::log;
 use crate::control::wire::{
-    AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, ScrubStartBody,
+    About, AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, ScrubStartBody,
     StatusReport,
 };
 use crate::failure::Failure;
-use crossbeam::channel::{Receiver, Sender, bounded};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use uraid_engine::api::{Command, Device, DeviceId, ScrubOrder};
 use uraid_io::device::MemberFile;
@@ -59,13 +59,13 @@ pub struct Service {
     host: Host,
     frontend: Frontend,
     inbox: Receiver<Message>,
-    uris: Vec<String>,
+    about: About,
     heartbeat: Heartbeat,
     phase: Phase,
     /// Whoever asked for the stop.
     stop_answers: Vec<Answer>,
     /// What the engine said about it.
-    stop_result: (Sender<StopResult>, Receiver<StopResult>),
+    stop_result: (SyncSender<StopResult>, Receiver<StopResult>),
 }
 
 /// How a service ended.
@@ -82,18 +82,18 @@ impl Service {
         host: Host,
         frontend: Frontend,
         inbox: Receiver<Message>,
-        uris: Vec<String>,
+        about: About,
         heartbeat: Heartbeat,
     ) -> Service {
         Service {
             host,
             frontend,
             inbox,
-            uris,
+            about,
             heartbeat,
             phase: Phase::Running,
             stop_answers: Vec::new(),
-            stop_result: bounded(1),
+            stop_result: sync_channel(1),
         }
     }
 
@@ -163,7 +163,7 @@ impl Service {
     fn status(&self) -> Result<StatusReport, Failure> {
         let status = self.host.status();
         status
-            .map(|status| StatusReport::new(&status, &self.uris))
+            .map(|status| StatusReport::new(&status, &self.about))
             .ok_or_else(|| Failure::failed("the array is not assembled yet; try again"))
     }
 
@@ -220,6 +220,7 @@ impl Service {
             Order::ScrubResume(_) => scrub(ScrubOrder::Resume),
             Order::ScrubStop(_) => scrub(ScrubOrder::Stop),
             Order::Stop(_) => unreachable!("the caller stops without a plan"),
+            Order::Upgrade(_) => unreachable!("it is for the whole server"),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Signals that end a server, taken by a thread instead of a handler.
+//! Signals that end or upgrade a server, taken by a thread instead of a handler.
 
 use super::log;
 use crate::failure::{Doing, Failure};
@@ -19,28 +19,46 @@ pub fn block() -> Result<Blocked, Failure> {
 }
 
 impl Blocked {
-    /// From now on a signal calls `stop`, which asks all data threads to stop. A second one, or
-    /// one that cannot be passed on, ends the process at once: no answered write is lost by that,
-    /// it only makes the next start a recovery.
+    /// From now on SIGHUP calls `upgrade`, on a thread of its own, and any other signal `stop`,
+    /// which asks all data threads to stop. A second one of those, or one that cannot be passed
+    /// on, ends the process at once: no answered write is lost by that, it only makes the next
+    /// start a recovery.
     pub fn forward_to(
         self,
         stop: impl Fn() -> Result<(), Failure> + Send + 'static,
+        upgrade: impl Fn() -> Result<String, Failure> + Clone + Send + 'static,
     ) -> Result<(), Failure> {
         let forward = move || {
-            let mut signals = 0;
+            let mut ends = 0;
             while let Ok(signal) = self.set.wait() {
                 log::info(&format!("got {signal}"));
-                signals += 1;
-                if signals > 1 || stop().is_err() {
+                if signal == Signal::SIGHUP {
+                    let upgrade = upgrade.clone();
+                    let _ = start("uraid-upgrade", move || report(upgrade()));
+                    continue;
+                }
+                ends += 1;
+                if ends > 1 || stop().is_err() {
                     log::warning("ending at once; the next start recovers");
                     std::process::exit(1);
                 }
             }
         };
-        std::thread::Builder::new()
-            .name("uraid-signals".to_string())
-            .spawn(forward)
-            .map(drop)
-            .doing(|| "start a thread".to_string())
+        start("uraid-signals", forward)
     }
+}
+
+fn report(upgrade: Result<String, Failure>) {
+    match upgrade {
+        Ok(text) => log::info(&text),
+        Err(failure) => log::warning(&format!("no upgrade: {failure}")),
+    }
+}
+
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
+    std::thread::Builder::new()
+        .name(name.to_string())
+        .spawn(work)
+        .map(drop)
+        .doing(|| "start a thread".to_string())
 }

@@ -3,6 +3,7 @@
 
 use super::listen::{Listen, tcp_uri, unix_uri};
 use super::log;
+use super::succession::{Purpose, Succession};
 use crate::control::paths;
 use crate::failure::{Doing, Failure};
 use std::fs;
@@ -59,19 +60,21 @@ impl Listener {
 }
 
 /// Opens the places of `--listen`, or those that were passed to us, or a socket for each array.
-/// `open`: also where others than this host can connect.
+/// `open`: also where others than this host can connect. All are kept for the next program.
 pub fn open_listeners(
     places: &[Listen],
     inherited: Vec<Inherited>,
     names: &[String],
     open: bool,
+    succession: &Succession,
 ) -> Result<Vec<Listener>, Failure> {
     let mut listeners = Vec::new();
     for socket in inherited {
+        succession.keep(Purpose::Passed(socket.name.clone()), &socket.fd)?;
         listeners.push(take_over(socket, names)?);
     }
     for place in places {
-        listeners.push(listen(place)?);
+        listeners.push(listen(place, succession)?);
     }
     if listeners.is_empty() {
         paths::make_private_directory(&paths::socket_directory())?;
@@ -80,7 +83,7 @@ pub fn open_listeners(
             let only = Some(name.clone());
             listeners.push(Listener {
                 only,
-                ..listen(&place)?
+                ..listen(&place, succession)?
             });
         }
     }
@@ -109,12 +112,13 @@ fn take_over(socket: Inherited, names: &[String]) -> Result<Listener, Failure> {
     })
 }
 
-fn listen(place: &Listen) -> Result<Listener, Failure> {
+fn listen(place: &Listen, succession: &Succession) -> Result<Listener, Failure> {
+    let purpose = Purpose::Place(place.to_string());
     match place {
         Listen::Unix(path) => {
             let path =
                 std::path::absolute(path).doing(|| format!("make {} absolute", path.display()))?;
-            let (fd, file) = SocketFile::listen(&path)?;
+            let (fd, file) = SocketFile::listen(&path, purpose, succession)?;
             Ok(Listener {
                 fd,
                 reach: Reach::Unix(path),
@@ -123,8 +127,14 @@ fn listen(place: &Listen) -> Result<Listener, Failure> {
             })
         }
         Listen::Tcp { host, port } => {
-            let (fd, address) =
-                listen_tcp(host, *port).map_err(|e| Failure::failed(e.to_string()))?;
+            let (fd, address) = match succession.take(&purpose) {
+                Some(fd) => {
+                    let address = tcp_address(&fd)?;
+                    (fd, address)
+                }
+                None => listen_tcp(host, *port).map_err(|e| Failure::failed(e.to_string()))?,
+            };
+            succession.keep(purpose, &fd)?;
             Ok(Listener {
                 fd,
                 reach: Reach::Tcp(address),
@@ -132,6 +142,15 @@ fn listen(place: &Listen) -> Result<Listener, Failure> {
                 file: None,
             })
         }
+    }
+}
+
+fn tcp_address(fd: &OwnedFd) -> Result<SocketAddr, Failure> {
+    match listening_address(fd).doing(|| "use a socket that was left to us".to_string())? {
+        Address::Tcp(address) => Ok(address),
+        Address::Unix(_) => Err(Failure::failed(
+            "a unix socket was left to us for a TCP port",
+        )),
     }
 }
 
@@ -156,6 +175,7 @@ pub fn open_control(
     place: Option<&Path>,
     name: &str,
     alone: bool,
+    succession: &Succession,
 ) -> Result<(OwnedFd, SocketFile), Failure> {
     let path = match place {
         None => {
@@ -172,31 +192,46 @@ pub fn open_control(
             )));
         }
     };
-    SocketFile::listen(&path)
+    SocketFile::listen(&path, Purpose::Control(path.clone()), succession)
 }
 
-/// A unix socket's file, removed when dropped.
+/// A unix socket's file, removed when dropped, unless an upgrade is under way.
 pub struct SocketFile {
     path: PathBuf,
+    succession: Succession,
 }
 
 impl SocketFile {
-    fn listen(path: &Path) -> Result<(OwnedFd, SocketFile), Failure> {
-        let fd = listen_unix(path).map_err(|error| match error {
-            ListenError::SocketInUse { path } => Failure::refused(format!(
-                "{} is in use: another server listens there; stop it, or choose another place",
-                path.display()
-            )),
-            other => Failure::failed(other.to_string()),
-        })?;
-        let path = path.to_owned();
-        Ok((fd, SocketFile { path }))
+    /// Listens at `path`, on the socket that was left to us if there is one.
+    fn listen(
+        path: &Path,
+        purpose: Purpose,
+        succession: &Succession,
+    ) -> Result<(OwnedFd, SocketFile), Failure> {
+        let listen = || {
+            listen_unix(path).map_err(|error| match error {
+                ListenError::SocketInUse { path } => Failure::refused(format!(
+                    "{} is in use: another server listens there; stop it, or choose another place",
+                    path.display()
+                )),
+                other => Failure::failed(other.to_string()),
+            })
+        };
+        let fd = succession.take(&purpose).map_or_else(listen, Ok)?;
+        let file = SocketFile {
+            path: path.to_owned(),
+            succession: succession.clone(),
+        };
+        succession.keep(purpose, &fd)?;
+        Ok((fd, file))
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        remove(&self.path);
+        if !self.succession.has_begun() {
+            remove(&self.path);
+        }
     }
 }
 
@@ -215,6 +250,11 @@ impl Pidfile {
         };
         write().doing(|| format!("write the pidfile {}", path.display()))?;
         Ok(Pidfile { path })
+    }
+
+    /// Leaves it to the program that follows in this process.
+    pub fn leave(self) {
+        std::mem::forget(self);
     }
 }
 
@@ -257,11 +297,14 @@ mod tests {
     fn several_arrays_need_a_directory_for_their_control_sockets() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("control");
-        let failure = open_control(Some(&file), "a", false).err().unwrap();
+        let succession = Succession::from_environment().unwrap();
+        let failure = open_control(Some(&file), "a", false, &succession)
+            .err()
+            .unwrap();
         assert_eq!(failure.exit, Exit::Usage);
-        drop(open_control(Some(&file), "a", true).unwrap());
+        drop(open_control(Some(&file), "a", true, &succession).unwrap());
         assert!(!file.exists(), "removed with its socket");
-        let _a = open_control(Some(directory.path()), "a", false).unwrap();
+        let _a = open_control(Some(directory.path()), "a", false, &succession).unwrap();
         assert!(directory.path().join("a.control").exists());
     }
 }

@@ -3,6 +3,7 @@
 
 use super::heartbeat::Watched;
 use super::log;
+use super::succession::monotonic_micros;
 use crate::failure::{Doing, Failure};
 use std::ffi::OsStr;
 use std::io;
@@ -35,6 +36,14 @@ impl Notifier {
     /// The end has begun.
     pub fn stopping(&self) {
         self.send("STOPPING=1\nSTATUS=flushing and stopping");
+    }
+
+    /// The same process is about to become a newer program, which will say that it is ready.
+    pub fn reloading(&self) {
+        let now = monotonic_micros();
+        self.send(&format!(
+            "RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=upgrading"
+        ));
     }
 
     fn send(&self, state: &str) {

@@ -9,7 +9,7 @@ use nix::sys::socket::{
 };
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -136,6 +136,39 @@ pub fn take_inherited() -> io::Result<Vec<Inherited>> {
     Ok(found)
 }
 
+/// Lets a listening socket outlive the program that is running: the one that this process executes
+/// next finds it under the number that is returned, by [`take_left`].
+pub fn leave_open(socket: &OwnedFd) -> io::Result<RawFd> {
+    fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(socket.as_raw_fd())
+}
+
+/// Takes listening sockets that the program which this process ran before has left open: once.
+///
+/// # Errors
+/// A number is not that of such a socket.
+pub fn take_left(fds: &[RawFd]) -> io::Result<Vec<OwnedFd>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    assert!(!TAKEN.swap(true, Ordering::AcqRel), "taken already");
+    let take = |fd: &RawFd| {
+        if *fd < LISTEN_FDS_START {
+            return Err(io::Error::other(format!("{fd} is not a socket's number")));
+        }
+        // SAFETY: the number is only looked at, and `fcntl` says what it is worth.
+        let flags = fcntl(unsafe { BorrowedFd::borrow_raw(*fd) }, FcntlArg::F_GETFD)?;
+        if FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC) {
+            return Err(io::Error::other(format!("descriptor {fd} was not left")));
+        }
+        // SAFETY: it is open, and it is not ours from before: we open nothing without CLOEXEC.
+        // It becomes ours here alone, as this is done once; a number given twice fails above.
+        let socket = unsafe { OwnedFd::from_raw_fd(*fd) };
+        fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        listening_address(&socket)?;
+        Ok(socket)
+    };
+    fds.iter().map(take).collect()
+}
+
 /// Where a socket listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Address {
@@ -201,6 +234,7 @@ pub fn peer_uid(stream: impl AsFd) -> nix::Result<u32> {
 mod tests {
     use super::*;
     use std::net::TcpStream;
+    use std::os::fd::IntoRawFd;
 
     #[test]
     fn a_stale_socket_is_replaced_a_live_one_is_not() {
@@ -250,6 +284,22 @@ mod tests {
         TcpStream::connect(address).unwrap();
         let taken = listen_tcp("127.0.0.1", address.port()).unwrap_err();
         assert!(taken.to_string().contains(&address.port().to_string()));
+    }
+
+    #[test]
+    fn only_sockets_that_were_left_are_taken() {
+        let (socket, address) = listen_tcp("127.0.0.1", 0).unwrap();
+        let (ours, _) = listen_tcp("127.0.0.1", 0).unwrap();
+        let left = leave_open(&socket).unwrap();
+        // From here on it belongs to nobody, as after an exec.
+        let _ = socket.into_raw_fd();
+        let ours = ours.as_raw_fd();
+        let error = take_left(&[left, left, ours]).unwrap_err();
+        assert!(error.to_string().contains("was not left"), "{error}");
+        assert!(
+            TcpStream::connect(address).is_err(),
+            "it was taken, and let go"
+        );
     }
 
     #[test]
