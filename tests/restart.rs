@@ -389,6 +389,36 @@ fn an_upgrade_is_a_short_pause() {
     }
 }
 
+#[test]
+fn whoever_waits_for_a_scrub_waits_through_upgrades() {
+    let (sandbox, members) = raid5();
+    let mut phoenix = Phoenix::new(&sandbox, &members);
+    let mut client = Client::connect(&phoenix.socket(), "").expect("connect");
+    for first in (0..2048).step_by(256) {
+        let content = blocks(first, 256, 1);
+        client.write(first * BLOCK as u64, &content).expect("write");
+    }
+    let control = phoenix.control();
+    let waiting = thread::scope(|scope| {
+        let scrub = || {
+            let options = ["--rate-max", "1M/s", "--wait", "--json", "--control"];
+            let options = ["scrub", "start"].into_iter().chain(options);
+            let control = control.to_str().expect("UTF-8");
+            sandbox.uraid(options.chain([control]))
+        };
+        let waiting = scope.spawn(scrub);
+        wait_for("the scrub", || {
+            (phoenix.status()["scrub"]["state"] == "running").then_some(())
+        });
+        for _ in 0..3 {
+            phoenix.upgrade();
+            assert_eq!(phoenix.status()["scrub"]["state"], "running");
+        }
+        waiting.join().expect("an end")
+    });
+    assert_eq!(waiting.succeeded().json()["scrub"]["state"], "finished");
+}
+
 /// A server that runs from a program of its own, so that the program can be replaced.
 fn serve_copy(sandbox: &Sandbox, members: &[PathBuf]) -> (PathBuf, Service) {
     let program = sandbox.path("uraid");

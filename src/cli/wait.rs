@@ -60,7 +60,9 @@ pub trait Watched {
 
 impl Watched for Client {
     fn status(&mut self) -> Result<StatusReport, Failure> {
-        Client::status(self)
+        // A server that is being upgraded may close a connection without an answer; the next one
+        // waits for the new program.
+        Client::status(self).or_else(|_| Client::status(self))
     }
 
     fn pause(&mut self, duration: Duration) {
