@@ -12,7 +12,7 @@
 //! 5. The array starts when the fresh members can decode it and the absent in-sync members could
 //!    not have run it on their own. A witness, the last config served, settles the second.
 
-use crate::config::{Config, EntryState, Index};
+use crate::config::{Config, Entry, EntryState, Index};
 use crate::superblock::Superblock;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -274,10 +274,32 @@ fn in_history(top: &Config, holder: &Superblock, config: &Config, member: &Candi
         Some(i) => {
             let entry = top.entry(i);
             entry.state != EntryState::InSync
-                && (entry.left_nonce == config.nonce || !matters(config, i))
+                && (entry.left_nonce == config.nonce
+                    || !matters(config, i)
+                    || others_went_on(top, entry, config, i))
         }
         None => true, // removed: whatever it holds, it has no claim
     }
+}
+
+/// Whether a member that left, `holder`, cannot have served under `config` since: another one that
+/// was in sync in it is known to have been part of the reference's history after that. So `config`
+/// is an ancestor too old for the table to name (the member is an older image of itself), or was
+/// given up: writing it is what the member failed at, though the write did take effect.
+fn others_went_on(top: &Config, entry: &Entry, config: &Config, holder: Index) -> bool {
+    let went_on = |other: &Entry| match other.state {
+        EntryState::InSync => true,
+        EntryState::Failed => {
+            let known = [config.nonce, config.parent];
+            entry.left_nonce == config.parent && !known.contains(&other.left_nonce)
+        }
+        _ => false,
+    };
+    let others = config
+        .members()
+        .filter(|(i, _)| *i != holder && config.is_in_sync(*i));
+    let mut there = others.filter_map(|(_, e)| top.find(e.uuid).map(|i| top.entry(i)));
+    entry.left_epoch > config.epoch && there.any(went_on)
 }
 
 /// Whether a member could have served under `config`.

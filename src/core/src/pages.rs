@@ -183,6 +183,14 @@ impl Peer {
         Peer { member, sequence }
     }
 
+    /// The write before.
+    pub fn before(self) -> Peer {
+        Peer {
+            sequence: self.sequence.wrapping_sub(1) & ((1 << PEER_BITS) - 1),
+            ..self
+        }
+    }
+
     /// By how much the write that is remembered is newer than one with this sequence number; 0
     /// if it is not. Numbers wrap: what is less than half of them away counts as newer.
     pub fn ahead_of(self, sequence: u64) -> u64 {

@@ -410,6 +410,8 @@ impl Array {
                 drop(lane.checkpoint_lock.lock(&self.ex).await);
             }
             self.save_counters().await;
+            // A change of config that waited behind this is not cut short either.
+            drop(self.config_lock.lock(&self.ex).await);
         }
         self.until_scrub_rests().await;
         self.settle_all_io().await;

@@ -291,34 +291,43 @@ impl<T> Promise<T> {
     }
 }
 
-/// Mutual exclusion between tasks.
+/// Mutual exclusion between tasks, in the order in which they ask: whoever has had the lock has
+/// also waited for all who asked before.
 #[derive(Default)]
 pub struct Lock {
-    held: Cell<bool>,
+    next: Cell<u64>,
+    /// Who holds it, and who waits for it.
+    queue: RefCell<VecDeque<u64>>,
     freed: Signal,
 }
 
-/// Holds a [`Lock`] until dropped.
+/// Holds a [`Lock`] until dropped, or a place in its queue.
 pub struct LockGuard<'a> {
     lock: &'a Lock,
     executor: Executor,
+    ticket: u64,
 }
 
 impl Lock {
     /// Waits for the lock.
     pub async fn lock(&self, executor: &Executor) -> LockGuard<'_> {
-        executor.until(&self.freed, || !self.held.get()).await;
-        self.held.set(true);
-        LockGuard {
+        let ticket = self.next.get();
+        self.next.set(ticket + 1);
+        self.queue.borrow_mut().push_back(ticket);
+        let guard = LockGuard {
             lock: self,
             executor: executor.clone(),
-        }
+            ticket,
+        };
+        let first = || self.queue.borrow().front() == Some(&ticket);
+        executor.until(&self.freed, first).await;
+        guard
     }
 }
 
 impl Drop for LockGuard<'_> {
     fn drop(&mut self) {
-        self.lock.held.set(false);
+        self.lock.queue.borrow_mut().retain(|t| *t != self.ticket);
         self.executor.fire(&self.lock.freed);
     }
 }
@@ -358,5 +367,24 @@ mod tests {
         ex.run();
         assert_eq!(*log.borrow(), ["x", "a", "b"]);
         assert_eq!(ex.deadline(), None);
+    }
+
+    #[test]
+    fn whoever_asks_again_for_a_lock_is_the_last_to_get_it() {
+        let ex = Executor::default();
+        let log = Rc::new(RefCell::new(Vec::new()));
+        let lock = Rc::new(Lock::default());
+        for name in ["a", "b", "c"] {
+            let (ex2, log, lock) = (ex.clone(), log.clone(), lock.clone());
+            ex.spawn(async move {
+                for _ in 0..2 {
+                    let _held = lock.lock(&ex2).await;
+                    log.borrow_mut().push(name);
+                    ex2.yield_now().await;
+                }
+            });
+        }
+        ex.run();
+        assert_eq!(*log.borrow(), ["a", "b", "c", "a", "b", "c"]);
     }
 }

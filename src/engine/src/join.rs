@@ -133,8 +133,11 @@ impl Array {
         let device = self.live_device(index).expect("it was just taken in");
         // A member that returns gives up its claim from the config it left, in which it was in
         // sync. Should it never learn that it was taken back, it would look like another side.
-        let (config, previous) = (self.config.borrow().clone(), self.previous.borrow().clone());
-        self.write_superblock(index, &config, &previous).await?;
+        {
+            let _alone = self.config_lock.lock(&self.ex).await;
+            let (config, previous) = (self.config.borrow().clone(), self.previous.borrow().clone());
+            self.write_superblock(index, &config, &previous).await?;
+        }
         for lane in &self.lanes {
             let checkpoint = {
                 let journal = lane.journal.borrow();

@@ -97,7 +97,7 @@ impl SumPage {
 pub struct SumCache {
     pages: RefCell<HashMap<Key, Rc<SumPage>, FxBuildHasher>>,
     clock: RefCell<VecDeque<Key>>,
-    dirty: RefCell<Vec<Key>>,
+    dirty: RefCell<BTreeSet<Key>>,
     /// Pages, on whatever member, that are being loaded.
     loading: RefCell<HashSet<u64, FxBuildHasher>>,
     loaded: Signal,
@@ -156,9 +156,15 @@ impl SumCache {
         left.map(|(_, number)| *number).collect()
     }
 
-    fn mark_dirty(&self, key: Key, page: &SumPage) {
-        if !page.dirty.replace(true) {
-            self.dirty.borrow_mut().push(key);
+    /// A page that was forgotten meanwhile is nobody's any more: another member may have its place.
+    fn mark_dirty(&self, key: Key, page: &Rc<SumPage>) {
+        let current = self
+            .pages
+            .borrow()
+            .get(&key)
+            .is_some_and(|p| Rc::ptr_eq(p, page));
+        if !page.dirty.replace(true) && current {
+            self.dirty.borrow_mut().insert(key);
         }
     }
 

@@ -5,9 +5,11 @@
 //! newer than its sums, or blank in it and written since. Its sums are *doubtful*: they are
 //! verified against the other members before they count.
 //!
-//! A peer's word counts only if the checkpoint that wrote it was completed. After a crash in the
-//! middle of a checkpoint some members hold newer pages than others, and that is no fault: the
-//! journal has everything that the older ones miss. A number that such a checkpoint used can be
+//! A peer's word counts in full only if the checkpoint that wrote it was completed. After a crash
+//! in the middle of a checkpoint some members hold newer pages than others, and that is no fault:
+//! the journal has everything that the older ones miss. What such a word tells of earlier
+//! checkpoints counts: a checkpoint writes a page once, so the write before the one it remembers
+//! was completed. A number that such a checkpoint used can be
 //! used again, so the rule errs now and then on the side of doubt. Doubt is no verdict, though:
 //! where too few other members are left to verify against, the doubtful sums count after all. That
 //! is safe, because with so many members lost no further fault is within what is promised.
@@ -33,6 +35,9 @@ use uraid_parity::ColumnSet;
 
 /// A page as it was found on a member: the newest valid copy and its number.
 type FoundPage = Option<(ChecksumPage, u64)>;
+
+/// What a copy of a page tells of the same page on a peer, and the checkpoint that wrote it.
+type Word = (u64, Option<Peer>);
 
 impl Array {
     /// Loads a page of `index` and of every other member that has not got it in memory.
@@ -79,8 +84,8 @@ impl Array {
         copies.into_iter().flatten().map(|b| b.freeze()).collect()
     }
 
-    /// What peers remember of a page on `index`, as far as they were written by checkpoints that
-    /// were completed; `found` are those just read.
+    /// What peers remember of a page on `index` as written by checkpoints that were completed;
+    /// `found` are those just read.
     fn remembered(&self, lane: usize, index: Index, number: u64, found: &[FoundPage]) -> Vec<Peer> {
         let Some(role) = self.config.borrow().entry(index).role.map(usize::from) else {
             return Vec::new();
@@ -88,14 +93,15 @@ impl Array {
         let lane = &self.lanes[lane];
         let completed = lane.journal.borrow().checkpoint_number;
         let read = found.iter().flatten();
-        let read = read.map(|(page, _)| (page.checkpoint(), page.peer(role)));
+        let read = read.map(|(page, _)| -> Word { (page.checkpoint(), page.peer(role)) });
         let cached = self.all_writers().into_iter();
         let cached = cached.filter_map(|i| lane.sums.cached(i, number));
         let cached = cached.map(|page| (page.checkpoint(), page.peer(role)));
-        let words = read.chain(cached).filter(|(n, _)| *n <= completed);
-        words
-            .filter_map(|(_, peer)| peer.filter(|p| p.member == index))
-            .collect()
+        let about = |(n, peer): Word| {
+            let peer = peer.filter(|p| p.member == index)?;
+            Some(if n <= completed { peer } else { peer.before() })
+        };
+        read.chain(cached).filter_map(about).collect()
     }
 
     /// What a page of a member is worth.
@@ -118,6 +124,8 @@ impl Array {
         let is_there = self.live_device(index).is_some();
         let in_sync = is_there && (catches_up || self.config.borrow().is_in_sync(index));
         let own = found.as_ref().map_or(0, |(_, sequence)| *sequence);
+        let trusted =
+            active(Mutant::StalePageTrusted) || (catches_up && active(Mutant::OldImageCatchesUp));
         let ahead = remembered
             .iter()
             .map(|p| p.ahead_of(own))
@@ -139,7 +147,7 @@ impl Array {
             return SumPage::new(content, sequence, BTreeSet::new(), unsound);
         };
         let mut doubtful = BTreeSet::new();
-        if in_sync && ahead > 0 && !rows.is_empty() && !active(Mutant::StalePageTrusted) {
+        if in_sync && ahead > 0 && !rows.is_empty() && !trusted {
             let how = "older than its peers know it";
             self.report_unsound(lane, index, number, rows.len(), how);
             let slots = rows

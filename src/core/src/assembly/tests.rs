@@ -129,7 +129,15 @@ fn history(seed: u64, level: Level, n: usize, events: usize) -> usize {
                 let gone = members[r.below(members.len())];
                 let rest: Vec<usize> = members.iter().copied().filter(|i| *i != gone).collect();
                 nonce += 1;
-                let mut new = config.successor(0, nonce);
+                let mut floor = 0;
+                if r.chance(30) {
+                    // It fails while another config is written to it, which stays on it.
+                    let given_up = config.successor(0, nonce);
+                    all[gone].previous = config.clone();
+                    all[gone].config = given_up.clone();
+                    (floor, nonce) = (given_up.epoch, nonce + 1);
+                }
+                let mut new = config.successor(floor, nonce);
                 new.mark_left(Index(gone as u16));
                 let crash = r.chance(30);
                 let whole = write_config(&mut r, &mut all, &config, &new, &rest, crash);
@@ -225,6 +233,53 @@ fn two_sides_of_a_split_are_named() {
         "{}",
         refused.text
     );
+}
+
+/// A member that left keeps a config that the others gave up, or is an older image of itself: no
+/// side of a split, even when another one of that config is not there to say so.
+#[test]
+fn members_that_left_are_no_side_of_a_split() {
+    let mut all = new_array(Level::Raid1, 3);
+    let first = all[0].config.clone();
+    let given_up = first.successor(0, 90);
+    let mut second = first.successor(given_up.epoch, 91);
+    second.mark_left(Index(0));
+    let mut third = second.successor(0, 92);
+    third.mark_left(Index(1));
+    for (i, configs) in [
+        (0, [&first, &given_up]),
+        (1, [&first, &second]),
+        (2, [&second, &third]),
+    ] {
+        all[i].previous = configs[0].clone();
+        all[i].config = configs[1].clone();
+    }
+    let start = |all: &[Superblock], set: &[usize]| {
+        assemble(
+            &candidates(all, set),
+            &BTreeSet::new(),
+            Strictness::default(),
+        )
+        .map(|a| a.reference.nonce)
+        .map_err(|r| r.text)
+    };
+    assert_eq!(start(&all, &[0, 2]), Ok(92));
+    assert_eq!(start(&all, &[0, 1, 2]), Ok(92));
+    // An image from before all this of the one that left last.
+    all[1].config = first.clone();
+    all[1].previous = first.clone();
+    assert_eq!(start(&all, &[1, 2]), Ok(92));
+
+    // But where all others of its config left together it may have gone on with them.
+    let mut side = first.successor(0, 94);
+    side.mark_left(Index(2));
+    all[0].config = side;
+    let mut alone = first.successor(5, 93);
+    alone.mark_left(Index(0));
+    alone.mark_left(Index(1));
+    all[2].previous = first.clone();
+    all[2].config = alone;
+    assert!(start(&all, &[0, 2]).unwrap_err().contains("split brain"));
 }
 
 #[test]
