@@ -93,7 +93,7 @@ mutants! {
     CatchUpSkips "catch-up-skips"
         "A member that returns is not given what changed under the config it left with."
     OldImageCatchesUp "old-image-catches-up"
-        "An older image of a member that left is taken for the member as it left."
+        "An older image of a member that left is taken for the member as it left, its checksums too."
     RebuildUnlocked "rebuild-unlocked"
         "A slot is filled while its blocks in place change."
     FilledUnwitnessed "filled-unwitnessed"

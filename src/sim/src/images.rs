@@ -2,13 +2,17 @@
 
 use crate::disk::Disk;
 use crate::medium::Medium;
+use crate::rest::superblock_of;
+use crate::scenario::Fault;
 use crate::world::World;
 
 impl World {
-    /// Takes an image of a member; later, has a member found as its image at the next start.
+    /// Takes an image of a member; later, if there will be a next start, has a member
+    /// found as its image then.
     pub(crate) fn plan_rollback(&mut self) {
         let held: Vec<usize> = self.images.keys().copied().collect();
-        if held.is_empty() || self.rng.chance(0.3) {
+        let starts = [Fault::Restart, Fault::Kill, Fault::Power].map(|f| self.scenario.has(f));
+        if held.is_empty() || self.rng.chance(0.5) || !starts.contains(&true) {
             let in_sync: Vec<usize> = self.holders.values().flatten().copied().collect();
             if !in_sync.is_empty() {
                 let disk = *self.rng.pick(&in_sync);
@@ -28,25 +32,37 @@ impl World {
     /// Members that are to be older images now are.
     pub(crate) fn roll_back(&mut self) {
         for disk in self.rolled_back.clone() {
-            if let Some(image) = self.images.remove(&disk) {
-                self.say(|| format!("disk {disk} is an older image of itself"));
-                self.disks[disk].replace_medium(image);
-            }
+            self.become_image(disk);
+        }
+    }
+
+    fn become_image(&mut self, disk: usize) {
+        if let Some(image) = self.images.remove(&disk) {
+            self.say(|| format!("disk {disk} is an older image of itself"));
+            self.disks[disk].replace_medium(image);
         }
     }
 
     /// A former member may return as an older image of itself.
     pub(crate) fn return_as_image(&mut self, disk: usize) {
         if self.images.contains_key(&disk) && self.rng.chance(0.7) {
-            self.rolled_back.insert(disk);
-            self.roll_back();
-            self.rolled_back.remove(&disk);
+            // It alone: others that will be found as images still serve.
+            self.become_image(disk);
+            if let Some(superblock) = superblock_of(self.disks[disk].medium()) {
+                self.returned.insert(disk, superblock);
+            }
         }
     }
 
     /// The operator takes older images out of the way, if any kept the array from starting.
     pub(crate) fn wipe_images(&mut self) -> bool {
-        let wiped = std::mem::take(&mut self.rolled_back);
+        let mut wiped = std::mem::take(&mut self.rolled_back);
+        for (disk, superblock) in std::mem::take(&mut self.returned) {
+            // Unless the array has taken it in meanwhile.
+            if superblock_of(self.disks[disk].medium()) == Some(superblock) {
+                wiped.insert(disk);
+            }
+        }
         for disk in &wiped {
             let bytes = self.disks[*disk].medium().len();
             self.say(|| format!("disk {disk} is wiped"));

@@ -56,6 +56,32 @@ pub struct Mix {
 }
 
 impl Mix {
+    /// Whole stripes, and flushes that free the slots they leave, among writes that leave rows to
+    /// destage.
+    pub const MOVING: Mix = Mix {
+        reads: 5,
+        writes: 60,
+        flushes: 20,
+        fua: 0.05,
+        stripes: 0.5,
+        ..Mix::SCATTERED
+    };
+
+    /// Reads and small writes all over the export.
+    pub const SCATTERED: Mix = Mix {
+        reads: 30,
+        writes: 60,
+        flushes: 2,
+        trims: 0,
+        zeroes: 0,
+        fua: 0.0,
+        hot: 0.0,
+        sequential: 0.0,
+        stripes: 0.0,
+        odd: 0.0,
+        sectors: 0.0,
+    };
+
     /// One of many kinds of load.
     pub fn random(rng: &mut Rng) -> Mix {
         let mut level = |choices: &[f64]| *rng.pick(choices);

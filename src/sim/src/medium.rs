@@ -4,6 +4,7 @@
 
 use crate::rng::Rng;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::rc::Rc;
 use uraid_buffer::{Buf, Pool};
 
@@ -184,6 +185,13 @@ impl<D: Durable> Medium<D> {
     /// How many sectors hold content that no flush has covered.
     pub fn unflushed_sectors(&self) -> usize {
         self.unflushed.len()
+    }
+
+    /// The offsets among `bytes` of sectors that hold content that no flush has covered.
+    pub fn unflushed_in(&self, bytes: Range<u64>) -> impl Iterator<Item = u64> {
+        let sectors = bytes.start / SECTOR_BYTES..bytes.end.div_ceil(SECTOR_BYTES);
+        let unflushed = self.unflushed.range(sectors);
+        unflushed.map(|(sector, _)| sector * SECTOR_BYTES)
     }
 
     /// Fills `bytes` with the newest content from `offset` on.

@@ -2,7 +2,8 @@
 
 pub use uraid_engine::mutants::{Mutant, activate};
 
-use crate::scenario::{Fault, Limits};
+use crate::load::Mix;
+use crate::scenario::{Fault, Layout, Limits};
 use Fault::*;
 
 /// Seeds within which each must be noticed.
@@ -10,41 +11,117 @@ pub const SEEDS_MAX: u64 = 1000;
 
 /// What is played against a mutant: the faults that its rule is there for, and many of them.
 pub fn limits_for(mutant: Mutant) -> Limits {
+    let limits = faults_for(mutant);
+    let crowded = |limits| Limits {
+        chunk_bytes: vec![4 << 10, 8 << 10],
+        slots: 12..16,
+        depths: vec![8, 24],
+        ..limits
+    };
+    match mutant {
+        Mutant::AnswerBeforeConfig => Limits {
+            layouts: only(|l| l.name.starts_with("raid1x")),
+            ..limits
+        },
+        // Two at once repair the same blocks, or one repairs what another destages.
+        Mutant::MismatchUnlocked => Limits {
+            flush_factors: vec![1, 8],
+            rot_in_data: true,
+            ..crowded(limits)
+        },
+        // A stripe moves while it is destaged, and its place is taken at once.
+        Mutant::SlotReusedHeld => Limits {
+            flush_factors: vec![1],
+            mix: Some(Mix::MOVING),
+            ..crowded(limits)
+        },
+        // What was taken too early is lost with the record that was not durable.
+        Mutant::SlotReusedEarly => Limits {
+            faults_max: 60,
+            flush_factors: vec![8],
+            mix: Some(Mix::MOVING),
+            ..crowded(limits)
+        },
+        // Batches without payload fill the ring before rows fill a re-log, while a checkpoint
+        // waits for its flushes.
+        Mutant::RingOverrun => Limits {
+            chunk_bytes: vec![4 << 10],
+            flush_factors: vec![8],
+            ..crowded(limits)
+        },
+        // Rows pile up while a checkpoint waits for its flushes: different ones, on few members
+        // each, so that no ring is full before.
+        Mutant::RowsUncapped => Limits {
+            layouts: only(|l| l.redundancy <= 1 && l.members > l.redundancy + 1),
+            chunk_bytes: vec![64 << 10],
+            depths: vec![24],
+            flush_factors: vec![8],
+            mix: Some(Mix::SCATTERED),
+            ..limits
+        },
+        // Members leave and return all the time.
+        Mutant::OldImageCatchesUp => Limits {
+            chunk_bytes: vec![4 << 10, 8 << 10],
+            slots: 12..30,
+            operations_max: 2000,
+            faults_max: 100,
+            ..limits
+        },
+        // Rebuilds are over soon, and a peer is found as its image right after.
+        Mutant::FilledUnwitnessed => Limits {
+            layouts: only(|l| l.redundancy == 1),
+            operations_max: 3000,
+            faults_max: 200,
+            ..crowded(limits)
+        },
+        // Rebuilds take long beside clients that are busy.
+        Mutant::RebuildUnlocked | Mutant::RebuildUnwritten | Mutant::ReadsAboveCursor => Limits {
+            chunk_bytes: vec![4 << 10, 8 << 10],
+            slots: 40..60,
+            depths: vec![24],
+            mix: Some(Mix::SCATTERED),
+            ..limits
+        },
+        _ => limits,
+    }
+}
+
+fn only(wanted: impl Fn(&Layout) -> bool) -> Vec<Layout> {
+    Layout::ALL.into_iter().filter(wanted).collect()
+}
+
+fn faults_for(mutant: Mutant) -> Limits {
     let faults: &[Fault] = match mutant {
         Mutant::AnswerBeforeConfig => &[Break, Operator, Kill],
         Mutant::ConfigUnflushed | Mutant::ConfigOnOneMember => &[Break, Operator, Power, Kill],
         Mutant::FailedFlushBelieved => &[FlushErrors, Power, Kill],
         Mutant::NoSpaceEjects => &[Full],
         Mutant::RolledBackTrusted => &[Rollback, Kill, Restart],
+        Mutant::FilledUnwitnessed => &[Rollback, Operator, Power],
         Mutant::OldImageCatchesUp => &[Rollback, Break, Operator, Restart],
-        Mutant::FilledUnwitnessed => &[Rollback, Operator, Absent, Power, Kill],
         Mutant::NoRetag | Mutant::RecoveredUntagged | Mutant::CatchUpSkips => {
             &[Absent, Break, Operator, Kill, Restart]
         }
         Mutant::RebuildUnlocked | Mutant::RebuildUnwritten | Mutant::ReadsAboveCursor => {
-            &[Operator, Break, Kill, Power]
+            &[Operator, Break]
         }
         Mutant::StalePageTrusted => &[LostWrites, Kill, Restart],
         Mutant::ReadUnverified | Mutant::SourcesUnverified | Mutant::RepairGarbage => {
             &[Rot, LostWrites, ReadErrors, Restart]
         }
-        Mutant::MismatchUnlocked => &[Rot, Restart, Absent],
-        Mutant::RingOverrun | Mutant::SlotReusedHeld => &[Restart],
+        Mutant::MismatchUnlocked => &[Rot, ReadErrors],
+        Mutant::RingOverrun | Mutant::SlotReusedHeld => &[],
+        Mutant::SlotReusedEarly => &[Power],
         Mutant::RowsUncapped => &[Kill],
         _ => &[Kill, Power, Nested, Absent],
     };
-    let mirrors_only = matches!(mutant, Mutant::AnswerBeforeConfig);
-    let mut limits = Limits {
+    Limits {
         faults: faults.iter().copied().collect(),
         operations_max: 1000,
         swarm: false,
         faults_max: 24,
         ..Limits::default()
-    };
-    if mirrors_only {
-        limits.layouts.retain(|l| l.name.starts_with("raid1x"));
     }
-    limits
 }
 
 /// Whether it takes a certain crash in recovery after a certain crash: the exhaustive stories

@@ -7,6 +7,7 @@ use crate::load::Mix;
 use crate::rng::Rng;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use uraid_core::geometry::Level;
 
@@ -177,6 +178,20 @@ pub struct Limits {
     pub swarm: bool,
     /// About how many faults a seed plays, at most.
     pub faults_max: u64,
+    /// Chunks in bytes; each seed takes one.
+    pub chunk_bytes: Vec<u32>,
+    /// Slots for data on each member, for each journal. A few seeds have far more.
+    pub slots: Range<u64>,
+    /// Requests in flight at most; each seed takes one.
+    pub depths: Vec<usize>,
+    /// How much longer flushes take than other I/O; each seed takes one. Above 8 some last longer
+    /// than the two seconds for which a server that stops waits for I/O.
+    pub flush_factors: Vec<u64>,
+    /// The load; if there is none, each seed draws one.
+    pub mix: Option<Mix>,
+    /// Whether rot strikes data alone. Otherwise it strikes anywhere on a member, and a small
+    /// array lies on a small part of it.
+    pub rot_in_data: bool,
 }
 
 impl Default for Limits {
@@ -187,6 +202,12 @@ impl Default for Limits {
             operations_max: 2000,
             swarm: true,
             faults_max: 8,
+            chunk_bytes: vec![4 << 10, 8 << 10, 16 << 10, 64 << 10],
+            slots: 12..60,
+            depths: vec![1, 3, 8, 24],
+            flush_factors: vec![1, 1, 8],
+            mix: None,
+            rot_in_data: false,
         }
     }
 }
@@ -224,6 +245,8 @@ pub struct Scenario {
     pub faults: BTreeSet<Fault>,
     /// How likely each kind is to happen at each request.
     pub fault_rate: f64,
+    /// Whether rot strikes data alone.
+    pub rot_in_data: bool,
     /// Seeds everything that is drawn later.
     pub rng: Rng,
 }
@@ -242,24 +265,25 @@ impl Scenario {
         let lanes = *rng.pick(&[1, 1, 2, 3]);
         let scenario = Scenario {
             layout: *rng.pick(&limits.layouts),
-            chunk_bytes: *rng.pick(&[4 << 10, 8 << 10, 16 << 10, 64 << 10]),
+            chunk_bytes: *rng.pick(&limits.chunk_bytes),
             lanes,
             short_rings: rng.chance(0.8),
-            slots: rng.within(12..60) * u64::from(lanes),
+            slots: rng.within(limits.slots.clone()) * u64::from(lanes),
             export_share: *rng.pick(&[1.0, 1.0, 0.7]),
             in_flight_bytes_max: *rng.pick(&[64 << 10, 256 << 10, 8 << 20]),
-            depth: *rng.pick(&[1, 3, 8, 24]),
+            depth: *rng.pick(&limits.depths),
             operations,
             pause: *rng.pick(&[0.0, 0.01, 0.1]),
-            mix: Mix::random(&mut rng),
+            mix: limits.mix.clone().unwrap_or_else(|| Mix::random(&mut rng)),
             speed: Speed {
                 least: *rng.pick(&[5_000, 50_000]),
                 spread: *rng.pick(&[0, 3, 8, 12]),
-                flush: *rng.pick(&[1, 1, 8]),
+                flush: *rng.pick(&limits.flush_factors),
             },
             hang_seconds_max: 40,
             faults,
             fault_rate: rng.within(1..limits.faults_max) as f64 / operations as f64,
+            rot_in_data: limits.rot_in_data,
             rng,
         };
         scenario.enlarged(seed).prolonged(seed)
@@ -327,6 +351,25 @@ mod tests {
             assert_eq!(layout.name.parse(), Ok(layout));
         }
         assert!("x".parse::<Fault>().unwrap_err().contains("lost-writes"));
+    }
+
+    #[test]
+    fn seeds_keep_to_the_shape_they_are_given() {
+        let limits = Limits {
+            chunk_bytes: vec![8 << 10],
+            slots: 12..13,
+            depths: vec![24],
+            flush_factors: vec![32],
+            mix: Some(Mix::SCATTERED),
+            ..Limits::default()
+        };
+        let plays = (0..100).map(|seed| Scenario::new(seed, &limits));
+        let large = |s: &Scenario| s.slots >= 550;
+        for s in plays.filter(|s| !large(s)) {
+            assert_eq!((s.chunk_bytes, s.depth, s.speed.flush), (8 << 10, 24, 32));
+            assert_eq!(s.slots, 12 * u64::from(s.lanes));
+            assert_eq!(s.mix.writes, Mix::SCATTERED.writes);
+        }
     }
 
     #[test]

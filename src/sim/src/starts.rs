@@ -81,6 +81,7 @@ impl World {
         self.counts.restarts += 1;
         self.phase = Phase::Opening;
         self.withheld = withheld;
+        self.forced = force;
         self.roll_back();
         self.disks.iter_mut().for_each(Disk::attached);
         let here: Vec<usize> = self.disks_to_offer();
@@ -152,7 +153,7 @@ impl World {
         }
         // A member from before other changes looks like another side of the array.
         let images = self.wipe_images();
-        if !images && !self.may_refuse() {
+        if !images && (self.forced || !self.may_refuse()) {
             return Err(format!("the start was refused: {}", refusal.text));
         }
         // Attach what was missing; what is dead cannot have gone on, and the operator knows that.

@@ -10,6 +10,7 @@ use crate::medium::Tearing;
 use crate::scenario::Fault;
 use crate::world::{Ordered, Phase, World};
 use std::collections::BTreeSet;
+use uraid_core::units::{BLOCK, BLOCK_BYTES};
 use uraid_engine::api::{Command, MemberName, Nanos};
 use uraid_engine::status::{MemberState, MemberStatus};
 
@@ -94,8 +95,17 @@ impl World {
 
     /// Disks that were members and are out of service.
     pub(crate) fn disks_that_left(&self) -> BTreeSet<usize> {
-        let left = |m: &MemberStatus| m.state == MemberState::Failed;
-        let members = self.members().into_iter().filter(left);
+        self.disks_of(|state| state == MemberState::Failed)
+    }
+
+    /// Disks of members that take writes.
+    pub(crate) fn disks_in_use(&self) -> BTreeSet<usize> {
+        use MemberState::{InSync, Rebuilding, Replacing};
+        self.disks_of(|state| [InSync, Rebuilding, Replacing].contains(&state))
+    }
+
+    fn disks_of(&self, wanted: impl Fn(MemberState) -> bool) -> BTreeSet<usize> {
+        let members = self.members().into_iter().filter(|m| wanted(m.state));
         members
             .filter_map(|m| m.path.as_deref().and_then(disk_at))
             .collect()
@@ -251,11 +261,16 @@ impl World {
         };
         self.healing.taint(disk);
         self.counts.other_faults += 1;
+        let zones = self.geometry.zones();
+        let bytes = match self.scenario.rot_in_data {
+            true => zones.data..zones.end,
+            false => 0..self.disks[disk].medium().len(),
+        };
         for _ in 0..self.rng.skewed(5) {
-            let block = self.rng.below(self.disks[disk].medium().len() / 4096) * 4096;
-            let mut bytes = vec![0; 4096];
+            let block = self.rng.within(bytes.start / BLOCK..bytes.end / BLOCK) * BLOCK;
+            let mut bytes = vec![0; BLOCK_BYTES];
             self.disks[disk].medium().read(block, &mut bytes);
-            let bit = self.rng.below(8 * 4096) as usize;
+            let bit = self.rng.below(8 * BLOCK) as usize;
             bytes[bit / 8] ^= 1 << (bit % 8);
             self.say(|| format!("disk {disk}: byte {} rots", block as usize + bit / 8));
             self.disks[disk].medium_mut().set(block, &bytes);

@@ -44,10 +44,10 @@ impl World {
         Ok(())
     }
 
-    /// What the others say durably.
+    /// What the others say durably, those that are being added aside: they are no members yet.
     fn survivors(&self, failed: usize) -> impl Iterator<Item = Superblock> {
-        let others = self.host.devices().map(|(_, disk)| disk);
-        let others = others.filter(move |disk| *disk != failed);
+        let in_use = self.disks_in_use();
+        let others = in_use.into_iter().filter(move |disk| *disk != failed);
         let sound = |disk: &usize| !self.disks[*disk].is_suspect() && self.is_sound(*disk);
         let sound = others.filter(move |disk| sound(disk) && !self.disks[*disk].has_failed());
         sound.filter_map(|disk| durable_superblock(self.disks[disk].medium()))

@@ -4,13 +4,15 @@
 //!
 //! - A journal batch is written only where the durable checkpoint says that nothing is needed.
 //! - A page is written over its older copy, never over the only good one.
+//! - A checksum page names a batch only when the member's record of it is durable.
 
 use crate::medium::{Durable, Medium};
+use std::collections::BTreeMap;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
-use uraid_core::geometry::Geometry;
+use uraid_core::geometry::{Geometry, Slot};
 use uraid_core::journal::{Checkpoint, Header, HeaderKind};
-use uraid_core::pages::{ChecksumPage, Found, decode_map_page};
+use uraid_core::pages::{ChecksumPage, Found, Sum, decode_map_page};
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
 
 /// Where a checksum page names its member.
@@ -35,11 +37,63 @@ impl Watch {
         }
         // Whoever writes both copies prepares a member that is none yet.
         let one_copy = len == BLOCK && (zones.map..zones.data).contains(&offset);
-        if one_copy {
-            self.check_page(medium, offset, &buffers[0])
-        } else {
-            None
+        if !one_copy {
+            return None;
         }
+        let named = || self.check_named(medium, offset, &buffers[0]);
+        self.check_page(medium, offset, &buffers[0]).or_else(named)
+    }
+
+    /// A checksum page must not name a batch whose record a loss of power may still take away.
+    fn check_named(&self, medium: &Medium, offset: u64, bytes: &[u8]) -> Option<String> {
+        let g = &self.geometry;
+        let zones = g.zones();
+        let block = offset.checked_sub(zones.checksums)? / BLOCK;
+        let (lane, number) = (
+            block / 2 / g.checksum_pages(),
+            block / 2 % g.checksum_pages(),
+        );
+        let member = member_named(bytes);
+        let batches = self.unflushed_batches(medium, lane as u16, member);
+        if batches.is_empty() {
+            return None;
+        }
+        let page = match ChecksumPage::decode(bytes, self.key, member, lane as u16, number) {
+            Found::Valid(_, page) => page,
+            Found::Blank | Found::Damaged => return None,
+        };
+        let slots = (0..g.slots).map(Slot);
+        let places = slots
+            .filter(|slot| g.lane_of_slot(*slot) == lane as usize)
+            .flat_map(|slot| (0..g.shape.rows()).map(move |row| (slot, row)));
+        let mut named = places
+            .filter(|(slot, row)| g.group_place(*slot, *row).0 == number)
+            .map(|(slot, row)| page.sum(g, slot, row).generation);
+        let early = named.find_map(|generation| batches.get(&generation))?;
+        Some(format!(
+            "page {number} of lane {lane} names batch {early}, whose record is not durable"
+        ))
+    }
+
+    /// Batches of the journal epoch in force whose records no flush has covered: their numbers by
+    /// the generation of what they wrote.
+    fn unflushed_batches(&self, medium: &Medium, lane: u16, member: Index) -> BTreeMap<u32, u64> {
+        let g = &self.geometry;
+        let start = g.ring_offset(lane.into());
+        let ring = start..start + g.ring_blocks * BLOCK;
+        let Some(newest) = self.newest_checkpoint(medium, lane, member) else {
+            return BTreeMap::new();
+        };
+        let record = |at: u64| {
+            let mut bytes = vec![0; BLOCK_BYTES];
+            medium.read(at, &mut bytes);
+            let header = Header::decode(&bytes, self.key, g)?;
+            let counts = header.kind == HeaderKind::Batch && header.epoch == newest.epoch;
+            counts.then(|| (Sum::new(0, header.seq).generation, header.seq))
+        };
+        let begins_block = |at: &u64| at.is_multiple_of(BLOCK);
+        let unflushed = medium.unflushed_in(ring).filter(begins_block);
+        unflushed.filter_map(record).collect()
     }
 
     /// A page must not go over the newer of its durable copies.
@@ -52,7 +106,7 @@ impl Watch {
         };
         let block = (offset - start) / BLOCK;
         let (lane, page) = ((block / 2 / pages) as u16, block / 2 % pages);
-        let member = Index(u16::from_le_bytes([bytes[MEMBER_AT], bytes[MEMBER_AT + 1]]));
+        let member = member_named(bytes);
         let number = |bytes: &[u8]| match is_map {
             true => valid(decode_map_page(bytes, self.key, &self.geometry, lane, page)),
             false => valid(ChecksumPage::decode(bytes, self.key, member, lane, page)),
@@ -73,15 +127,10 @@ impl Watch {
     fn check_batch(&self, medium: &Medium, buffers: &[Buf], blocks: u64) -> Option<String> {
         let g = &self.geometry;
         let header = Header::decode(&buffers[0], self.key, g)?;
-        let lane = usize::from(header.lane);
         if header.kind != HeaderKind::Batch {
             return None;
         }
-        let durable = [0, 1].into_iter().filter_map(|copy| {
-            let bytes = load(medium, g.checkpoint_offset(lane, copy));
-            Checkpoint::decode(&bytes, self.key, header.lane, header.member)
-        });
-        let newest = durable.max_by_key(|c| c.number)?;
+        let newest = self.newest_checkpoint(medium, header.lane, header.member)?;
         if header.epoch != newest.epoch {
             return Some(format!(
                 "batch {} is of journal epoch {}, the durable checkpoint of {}",
@@ -96,6 +145,20 @@ impl Watch {
             )
         })
     }
+
+    /// The newest durable checkpoint of a lane.
+    fn newest_checkpoint(&self, medium: &Medium, lane: u16, member: Index) -> Option<Checkpoint> {
+        let copies = [0, 1].into_iter().filter_map(|copy| {
+            let offset = self.geometry.checkpoint_offset(lane.into(), copy);
+            Checkpoint::decode(&load(medium, offset), self.key, lane, member)
+        });
+        copies.max_by_key(|c| c.number)
+    }
+}
+
+/// The member that a checksum page says it is of.
+fn member_named(page: &[u8]) -> Index {
+    Index(u16::from_le_bytes([page[MEMBER_AT], page[MEMBER_AT + 1]]))
 }
 
 fn valid<T>(found: Found<T>) -> Option<u64> {

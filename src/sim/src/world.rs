@@ -15,6 +15,7 @@ use crate::trace::{Trace, short};
 use crate::watch::Watch;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use uraid_core::geometry::Geometry;
+use uraid_core::superblock::Superblock;
 use uraid_engine::api::{
     CommandId, DeviceId, Event, Nanos, OpenOptions, Outcome, Request, RequestId,
 };
@@ -145,6 +146,10 @@ pub struct World {
     pub(crate) images: BTreeMap<usize, Medium>,
     /// Disks that are found as older images of themselves at this start.
     pub(crate) rolled_back: BTreeSet<usize>,
+    /// Former members that returned as older images, with what these say.
+    pub(crate) returned: BTreeMap<usize, Superblock>,
+    /// Whether the operator insists on this start.
+    pub(crate) forced: bool,
     /// When a fault that passes does pass, by disk.
     pub(crate) passing: BTreeMap<usize, Nanos>,
     pub(crate) counts: Counts,
@@ -203,6 +208,8 @@ impl World {
             failed_from: BTreeMap::new(),
             images: BTreeMap::new(),
             rolled_back: BTreeSet::new(),
+            returned: BTreeMap::new(),
+            forced: false,
             passing: BTreeMap::new(),
             counts: Counts::default(),
             scenario,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use uraid_sim::play::play;
-use uraid_sim::scenario::{Fault, Limits};
+use uraid_sim::scenario::{Fault, Layout, Limits};
 
 const CRASHES: [Fault; 4] = [Fault::Restart, Fault::Kill, Fault::Power, Fault::Nested];
 const LOSSES: [Fault; 4] = [Fault::Break, Fault::Operator, Fault::Absent, Fault::Full];
@@ -92,8 +92,63 @@ fn dense(faults: impl IntoIterator<Item = Fault>) -> Limits {
     }
 }
 
+/// Members leave, return, also as older images, and are replaced without a pause: a superblock was
+/// written to a joining member beside another, a stop cut a change of config short, a member that
+/// had failed at a change that was given up looked like another side of the array, and a page on
+/// an older image went unnoticed after a crash in a checkpoint.
+#[test]
+fn members_never_come_to_rest() {
+    let small = |limits| Limits {
+        chunk_bytes: vec![4 << 10, 8 << 10],
+        ..limits
+    };
+    let returning = Limits {
+        slots: 12..30,
+        operations_max: 2000,
+        faults_max: 100,
+        ..small(dense([
+            Fault::Rollback,
+            Fault::Break,
+            Fault::Operator,
+            Fault::Restart,
+        ]))
+    };
+    let seeds = [55, 97, 449, 551, 700_214, 900_093, 900_240, 900_244];
+    must_pass(seeds.into_iter(), &returning, "--like old-image-catches-up");
+    let rolled_back = Limits {
+        layouts: Layout::ALL
+            .into_iter()
+            .filter(|l| l.redundancy == 1)
+            .collect(),
+        slots: 12..16,
+        depths: vec![8, 24],
+        operations_max: 3000,
+        faults_max: 200,
+        ..small(dense([Fault::Rollback, Fault::Operator, Fault::Power]))
+    };
+    must_pass(
+        [700_109].into_iter(),
+        &rolled_back,
+        "--like filled-unwitnessed",
+    );
+}
+
+/// Repairs, moves and destaging meet in the same few stripes.
+#[test]
+fn many_clients_in_a_small_place() {
+    let limits = Limits {
+        chunk_bytes: vec![4 << 10, 8 << 10],
+        slots: 12..16,
+        depths: vec![8, 24],
+        flush_factors: vec![1, 8],
+        rot_in_data: true,
+        ..dense([Fault::Rot, Fault::ReadErrors])
+    };
+    must_pass(40_000..40_100, &limits, "--like mismatch-unlocked");
+}
+
 /// A checksum page that was forgotten while it was on its way to disk was read as it had been
-/// before. The replay command does not know these limits: use `--like` with the mutant's name.
+/// before. The replay command knows the faults, not how many there are.
 #[test]
 fn members_change_in_quick_succession() {
     let rolled_back = dense([
@@ -105,13 +160,13 @@ fn members_change_in_quick_succession() {
     must_pass(
         [122, 131].into_iter(),
         &rolled_back,
-        "--like old-image-catches-up",
+        "--faults rollback,break,operator,restart",
     );
     let rebuilt = dense([Fault::Operator, Fault::Break, Fault::Kill, Fault::Power]);
     must_pass(
         [48].into_iter().chain(500..560),
         &rebuilt,
-        "--like rebuild-unlocked",
+        "--faults operator,break,kill,power",
     );
     let powerless = dense([Fault::Operator, Fault::Power]);
     must_pass(
