@@ -1,8 +1,9 @@
-//! `uraid attach` by nbdfuse and a loop device, and `uraid detach`. (The kernel's nbd driver needs
+//! `uraid attach` by nbdfuse and a loop device, with and without nbdkit in between, and `uraid detach`. (The kernel's nbd driver needs
 //! a kernel that has it: scripts/kernel-client.)
 
 mod common;
 
+use common::client::Client;
 use common::tools::is_root;
 use common::{FAILED, MIB, REFUSED, Ran, Sandbox, Server, USAGE, wait_for};
 use nix::sys::signal::{Signal, kill};
@@ -39,7 +40,9 @@ macro_rules! need_loop_device {
 /// A served array of 64 MiB.
 struct Array {
     sandbox: Sandbox,
-    server: Server,
+    members: Vec<PathBuf>,
+    server: Option<Server>,
+    socket: PathBuf,
     name: String,
     uri: String,
 }
@@ -56,19 +59,36 @@ impl Array {
         let uri = format!("nbd+unix:///{name}?socket={}", server.socket.display());
         Array {
             sandbox,
-            server,
+            members,
+            socket: server.socket.clone(),
+            server: Some(server),
             name,
             uri,
         }
     }
 
     fn attach(&self, options: &[&str]) -> Ran {
-        let words = ["attach", &self.uri, "--via", "nbdfuse", "--json"];
+        self.attach_via("nbdfuse", options)
+    }
+
+    fn attach_via(&self, way: &str, options: &[&str]) -> Ran {
+        let words = ["attach", &self.uri, "--via", way, "--json"];
         self.sandbox.uraid(words.iter().chain(options))
     }
 
     fn detach(&self, what: &str) -> Ran {
         self.sandbox.uraid(["detach", what])
+    }
+
+    /// Ends the server, by kill -9 or in peace, and starts another in its place.
+    fn restart(&mut self, kill9: bool) {
+        let server = self.server.take().expect("a server");
+        match kill9 {
+            true => server.kill9(),
+            false => server.stop(),
+        }
+        let listen = format!("--listen unix:{}", self.socket.display());
+        self.server = Some(self.sandbox.serve_with(&listen, &self.members));
     }
 
     /// A directory to mount on.
@@ -160,8 +180,51 @@ fn no_filesystem_is_ever_made_and_nothing_stays_behind() {
     assert!(ran.stderr.contains("no filesystem"), "{ran}");
     assert!(!is_mounted(&directory));
     array.detach(&array.name).exits(FAILED);
-    let start = array.server.connect().read(0, 8192).expect("read");
+    let start = Client::connect(&array.socket, "")
+        .expect("connection")
+        .read(0, 8192)
+        .expect("read");
     assert!(start.iter().all(|byte| *byte == 0), "something was written");
+}
+
+/// nbdkit waits for the server and sends again what a killed one had not answered.
+#[test]
+fn through_nbdkit_a_restart_of_the_server_is_a_pause() {
+    need_loop_device!();
+    need!("nbdkit");
+    let mut array = Array::new();
+    array.make_filesystem();
+    let directory = array.mount_point();
+    let options = ["--mount", &directory];
+    let attached = array.attach_via("nbdkit", &options).succeeded().json();
+    let nbdkit = attached["nbdkit_pid"].as_i64().expect("a process");
+    let file = Path::new(&directory).join("file");
+    let content = |round: usize| vec![b'a' + round as u8; 8 * MIB as usize];
+    for round in 0..2 {
+        let directory = Path::new(&directory);
+        let write = std::thread::scope(|scope| {
+            let write = scope.spawn(|| {
+                fs::write(directory.join("file"), content(round))?;
+                File::open(directory.join("file"))?.sync_all()
+            });
+            array.restart(round == 0);
+            write.join().expect("no panic")
+        });
+        write.expect("no error is seen");
+        let other = directory.join(format!("after-{round}"));
+        fs::write(&other, "x").expect("write after the restart");
+    }
+    assert!(fs::read(&file).expect("read") == content(1));
+    array.detach(&array.name).succeeded();
+    assert_gone(&attached);
+    assert!(
+        !Path::new(&format!("/proc/{nbdkit}/exe")).exists(),
+        "nbdkit is left"
+    );
+
+    array.attach(&["--mount", &directory]).succeeded();
+    assert!(fs::read(&file).expect("read") == content(1));
+    array.detach(&array.name).succeeded();
 }
 
 #[test]

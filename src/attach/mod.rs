@@ -12,6 +12,7 @@ mod connection;
 mod device;
 mod nbd_family;
 mod nbdfuse;
+mod nbdkit;
 mod netlink;
 pub mod record;
 mod supervisor;
@@ -91,6 +92,7 @@ pub fn attach(
         file: None,
         mount: None,
         pid: None,
+        nbdkit_pid: None,
     };
     let records = Records::open()?;
     if foreground {
@@ -211,7 +213,7 @@ fn choose_way(
     is_root: bool,
     note: &impl Fn(&str),
 ) -> Result<(Way, Option<Driver>), Failure> {
-    let why_not = if wanted == Some(Way::Nbdfuse) {
+    let why_not = if matches!(wanted, Some(Way::Nbdfuse | Way::Nbdkit)) {
         "as asked for".to_string()
     } else if uri.tls {
         "the kernel's nbd driver does not speak TLS".to_string()
@@ -230,11 +232,22 @@ fn choose_way(
         return Err(Failure::failed(why_not));
     }
     let loop_device = if is_root { " and a loop device" } else { "" };
+    let way = wanted.unwrap_or(match nbdkit::is_installed() {
+        true => Way::Nbdkit,
+        false => Way::Nbdfuse,
+    });
+    let (through, restarts) = match way {
+        Way::Nbdkit => (" through nbdkit", "restarts of the server are pauses"),
+        _ => (
+            "",
+            "stop using it before the server stops, or install nbdkit: nbdfuse alone does not \
+             connect anew",
+        ),
+    };
     note(&format!(
-        "attaching by nbdfuse{loop_device} ({why_not}); stop using it before the server stops: \
-         nbdfuse does not connect anew"
+        "attaching by nbdfuse{through}{loop_device} ({why_not}); {restarts}"
     ));
-    Ok((Way::Nbdfuse, None))
+    Ok((way, None))
 }
 
 fn make(
@@ -339,7 +352,7 @@ fn undo(records: &Records, attachment: &Attachment, keeper: Keeper) -> Result<()
         device::unmount(attachment.device.as_deref(), directory)?;
     }
     match (attachment.way, keeper) {
-        (Way::Nbdfuse, _) => nbdfuse::stop(records, attachment)?,
+        (Way::Nbdfuse | Way::Nbdkit, _) => nbdfuse::stop(records, attachment)?,
         (Way::Kernel, Keeper::Here(Some(supervisor))) => {
             leave(attachment)?;
             supervisor.disconnect()?;

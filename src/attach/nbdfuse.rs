@@ -3,9 +3,11 @@
 
 use super::connection::Connection;
 use super::device::{self, missing, run, within};
-use super::record::{Attachment, Records};
+use super::nbdkit;
+use super::record::{Attachment, Records, Way};
 use super::uri::Uri;
 use crate::failure::{Doing, Failure};
+use crate::server::listen::unix_uri;
 use nix::unistd::Uid;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,6 +21,11 @@ use uraid_nbd::wire::transmission_flag;
 const FILE_SUFFIX: &str = ".disk";
 /// Ending of the file with what nbdfuse has to say.
 const LOG_SUFFIX: &str = ".nbdfuse.log";
+
+/// Ending of nbdkit's socket.
+const NBDKIT_SUFFIX: &str = ".nbdkit";
+/// Ending of the file with what nbdkit has to say.
+const NBDKIT_LOG_SUFFIX: &str = ".nbdkit.log";
 
 /// Connections when nobody says how many and the server allows several.
 const CONNECTIONS: u16 = 4;
@@ -56,8 +63,17 @@ pub fn start(records: &Records, attachment: &mut Attachment) -> Result<(), Failu
     attachment.file = Some(file.clone());
     records.save(attachment)?;
 
+    let mut uri = attachment.uri.clone();
+    if attachment.way == Way::Nbdkit {
+        let socket = records.beside(&attachment.name, NBDKIT_SUFFIX);
+        let log = records.beside(&attachment.name, NBDKIT_LOG_SUFFIX);
+        let patience = attachment.dead_timeout_seconds;
+        attachment.nbdkit_pid = Some(nbdkit::start(&socket, &uri, patience, &log)?);
+        records.save(attachment)?;
+        uri = unix_uri(&socket, "");
+    }
     let log = records.beside(&attachment.name, LOG_SUFFIX);
-    let mut child = spawn(connections, &file, &attachment.uri, &log)?;
+    let mut child = spawn(connections, &file, &uri, &log)?;
     attachment.pid = Some(child.id());
     records.save(attachment)?;
     wait_until_mounted(&mut child, &file, &log)?;
@@ -106,6 +122,9 @@ fn wait_until_mounted(child: &mut Child, file: &Path, log: &Path) -> Result<(), 
     if is_there && ended.is_none() {
         return Ok(());
     }
+    // Nothing is mounted yet that could suffer.
+    let _ = child.kill();
+    let _ = child.wait();
     let said = fs::read_to_string(log).unwrap_or_default();
     let said = said.lines().last().unwrap_or("it said nothing");
     Err(Failure::failed(match ended {
@@ -151,7 +170,12 @@ pub fn stop(records: &Records, attachment: &Attachment) -> Result<(), Failure> {
             )));
         }
     }
-    let _ = fs::remove_file(records.beside(&attachment.name, LOG_SUFFIX));
+    if let Some(pid) = attachment.nbdkit_pid {
+        nbdkit::stop(pid, &records.beside(&attachment.name, NBDKIT_SUFFIX))?;
+    }
+    for suffix in [LOG_SUFFIX, NBDKIT_LOG_SUFFIX] {
+        let _ = fs::remove_file(records.beside(&attachment.name, suffix));
+    }
     fs::remove_file(file).doing(|| format!("remove {}", file.display()))
 }
 

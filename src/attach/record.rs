@@ -17,6 +17,8 @@ const SUFFIX: &str = ".attached";
 pub enum Way {
     /// By the kernel's nbd driver.
     Kernel,
+    /// Like [`Way::Nbdfuse`], with nbdkit in between, which connects anew.
+    Nbdkit,
     /// As a file by nbdfuse, with a loop device over it where there is the right to make one.
     Nbdfuse,
 }
@@ -34,7 +36,7 @@ pub struct Attachment {
     pub connections: Option<u16>,
     /// Kernel, several connections: seconds until a request counts as lost.
     pub timeout_seconds: u64,
-    /// Kernel: seconds that requests wait for the server to come back before they fail.
+    /// Not nbdfuse alone: seconds that requests wait for the server to come back before they fail.
     pub dead_timeout_seconds: u64,
     /// The block device.
     pub device: Option<PathBuf>,
@@ -44,6 +46,8 @@ pub struct Attachment {
     pub mount: Option<PathBuf>,
     /// The process that keeps it up: our supervisor, or nbdfuse.
     pub pid: Option<u32>,
+    /// nbdkit's process.
+    pub nbdkit_pid: Option<u32>,
 }
 
 impl Attachment {
@@ -172,6 +176,7 @@ mod tests {
             file: None,
             mount: None,
             pid: None,
+            nbdkit_pid: None,
         }
     }
 

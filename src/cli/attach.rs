@@ -17,8 +17,8 @@ Examples:
 
 By the kernel's nbd driver where there is one (`modprobe nbd` is tried): a process in the
 background gives the device new connections when the server comes back, so that a restart of the
-server is a pause. Otherwise by nbdfuse, with a loop device over its file: that does not outlive
-the server. Without root there is only the file.
+server is a pause. Otherwise by nbdfuse, with a loop device over its file, through nbdkit where
+that is installed: it connects anew as well. Without root there is only the file.
 
 --mount mounts what is there; no filesystem is ever made. `uraid detach` undoes everything.")]
 pub struct AttachArgs {
@@ -29,7 +29,8 @@ pub struct AttachArgs {
     /// Mount the filesystem there on this directory
     #[arg(long, value_name = "DIR")]
     pub mount: Option<PathBuf>,
-    /// How to attach [default: kernel where there is the driver and the right to use it]
+    /// How to attach [default: kernel where there is the driver and the right to
+    /// use it, else nbdkit if it is installed, else nbdfuse]
     #[arg(long, value_name = "WAY", value_enum)]
     pub via: Option<Via>,
     /// Connections to the server [default: 4 if it says that it can, else 1]
@@ -40,7 +41,7 @@ pub struct AttachArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 15,
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
-    /// Kernel: seconds that requests wait for a server that is away before they fail
+    /// Kernel, nbdkit: seconds that requests wait for a server that is away before they fail
     #[arg(long, value_name = "SECONDS", default_value_t = 300,
           value_parser = clap::value_parser!(u64).range(1..=604_800))]
     pub dead_timeout: u64,
@@ -54,6 +55,8 @@ pub struct AttachArgs {
 pub enum Via {
     /// The kernel's nbd driver
     Kernel,
+    /// nbdfuse and a loop device, through nbdkit's retry filter
+    Nbdkit,
     /// nbdfuse, and a loop device where there is the right to make one
     Nbdfuse,
 }
@@ -89,6 +92,7 @@ pub fn attach(args: &AttachArgs, output: Output) -> Result<(), Failure> {
         mount: args.mount.clone(),
         way: args.via.map(|via| match via {
             Via::Kernel => Way::Kernel,
+            Via::Nbdkit => Way::Nbdkit,
             Via::Nbdfuse => Way::Nbdfuse,
         }),
         connections: args.connections,
