@@ -155,7 +155,7 @@ pub fn stop(records: &Records, attachment: &Attachment) -> Result<(), Failure> {
     let Some(file) = &attachment.file else {
         return Ok(());
     };
-    if let Some(loop_device) = attachment.device.as_ref().filter(|d| backs(d, file)) {
+    if let Some(loop_device) = attachment.device.as_ref().filter(|d| attachment.has(d)) {
         device::settle(loop_device)?;
         run("losetup", "mount", ["-d".as_ref(), loop_device.as_os_str()])?;
     }
@@ -177,13 +177,6 @@ pub fn stop(records: &Records, attachment: &Attachment) -> Result<(), Failure> {
         let _ = fs::remove_file(records.beside(&attachment.name, suffix));
     }
     fs::remove_file(file).doing(|| format!("remove {}", file.display()))
-}
-
-/// Whether the loop device still is over our file, and not somebody else's by now.
-fn backs(device: &Path, file: &Path) -> bool {
-    let name = device.file_name().unwrap_or_default().to_string_lossy();
-    let path = format!("/sys/block/{name}/loop/backing_file");
-    fs::read_to_string(path).is_ok_and(|backing| Path::new(backing.trim_end()) == file)
 }
 
 /// A loop device may let go of the file a moment after it was told to.

@@ -51,6 +51,16 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    /// Whether the device still is its own. A loop device is, as long as it is over its file.
+    pub fn has(&self, device: &Path) -> bool {
+        let Some(file) = &self.file else {
+            return true;
+        };
+        let name = device.file_name().unwrap_or_default().to_string_lossy();
+        let path = format!("/sys/block/{name}/loop/backing_file");
+        fs::read_to_string(path).is_ok_and(|backing| Path::new(backing.trim_end()) == file)
+    }
+
     /// What to call it in a sentence: the best there is to open.
     pub fn place(&self) -> String {
         let place = self.mount.as_ref().or(self.device.as_ref());
@@ -121,8 +131,10 @@ impl Records {
     pub fn find(&self, what: &str) -> Result<Attachment, Failure> {
         let path = fs::canonicalize(what).ok();
         let is_meant = |attachment: &Attachment| {
-            let places = [&attachment.device, &attachment.file, &attachment.mount];
-            attachment.name == what || path.is_some() && places.contains(&&path)
+            // The device of one that is just being detached may be another's by now.
+            let device = attachment.device.as_ref().filter(|d| attachment.has(d));
+            let places = [device, attachment.file.as_ref(), attachment.mount.as_ref()];
+            attachment.name == what || path.is_some() && places.contains(&path.as_ref())
         };
         let all = self.all()?;
         let known: Vec<&str> = all.iter().map(|a| a.name.as_str()).collect();

@@ -7,13 +7,14 @@ use nix::sys::socket::{
     AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt,
     sockopt,
 };
-use std::io;
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Idle time after which a TCP peer is asked whether it still lives, in seconds.
 const KEEPALIVE_IDLE_SECONDS: u32 = 60;
@@ -21,6 +22,12 @@ const KEEPALIVE_IDLE_SECONDS: u32 = 60;
 const KEEPALIVE_INTERVAL_SECONDS: u32 = 10;
 /// Unanswered questions after which the connection is dropped.
 const KEEPALIVE_PROBES: u32 = 6;
+
+/// How long a server on a socket may take to say a first word; after that it counts as one that
+/// lets clients speak first.
+const WORD_MAX: Duration = Duration::from_secs(1);
+/// How often a socket that nobody seems to be behind is looked at before it is left alone.
+const ORPHAN_LOOKS_MAX: usize = 10;
 
 /// Why nobody listens now. Each says what would help.
 #[derive(Debug, thiserror::Error)]
@@ -66,14 +73,28 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
             path: path.to_owned(),
         });
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map_err(fail)
+    for _ in 0..ORPHAN_LOOKS_MAX {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return std::fs::remove_file(path).map_err(fail);
+            }
+            Ok(stream) if is_orphan(&stream) => {}
+            // Answered, or too busy to: somebody is there.
+            _ => break,
         }
-        // Answered, or too busy to: somebody is there.
-        _ => Err(ListenError::SocketInUse {
-            path: path.to_owned(),
-        }),
+    }
+    Err(ListenError::SocketInUse {
+        path: path.to_owned(),
+    })
+}
+
+/// Whether nobody was at the other end of a new connection: it ended without a word. The kernel
+/// keeps the socket of a killed process for a moment, until its rings are gone.
+fn is_orphan(mut stream: &UnixStream) -> bool {
+    let waiting = stream.set_read_timeout(Some(WORD_MAX));
+    match waiting.and_then(|()| stream.read(&mut [0])) {
+        Ok(len) => len == 0,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
     }
 }
 
@@ -247,6 +268,21 @@ mod tests {
         drop(first);
         let _second = listen_unix(&path).unwrap();
         UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn the_socket_of_a_process_that_is_about_to_be_gone_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let first = listen_unix(&path).unwrap();
+        std::thread::scope(|scope| {
+            // Lasts until somebody has connected, whom it never accepts.
+            scope.spawn(move || {
+                let mut connected = [PollFd::new(first.as_fd(), PollFlags::POLLIN)];
+                poll(&mut connected, PollTimeout::NONE).unwrap();
+            });
+            listen_unix(&path).unwrap();
+        });
     }
 
     #[test]
