@@ -136,24 +136,32 @@ impl Records {
             let places = [device, attachment.file.as_ref(), attachment.mount.as_ref()];
             attachment.name == what || path.is_some() && places.contains(&path.as_ref())
         };
-        let all = self.all()?;
+        // A record that cannot be read, by another version or half written, is no one else's
+        // trouble.
+        let (read, unread): (Vec<_>, Vec<_>) = self.all()?.into_iter().partition(Result::is_ok);
+        let all: Vec<Attachment> = read.into_iter().flatten().collect();
+        if let Some(meant) = all.iter().find(|a| is_meant(a)) {
+            return Ok(meant.clone());
+        }
         let known: Vec<&str> = all.iter().map(|a| a.name.as_str()).collect();
         let known = match known[..] {
             [] => "nothing is".to_string(),
             _ => format!("attached: {}", known.join(", ")),
         };
-        all.iter().find(|a| is_meant(a)).cloned().ok_or_else(|| {
-            Failure::failed(format!("{what} is not attached by uraid here; {known}"))
-        })
+        let mut text = format!("{what} is not attached by uraid here; {known}");
+        for failure in unread.into_iter().filter_map(Result::err) {
+            text.push_str(&format!("\n{}", failure.message));
+        }
+        Err(Failure::failed(text))
     }
 
-    fn all(&self) -> Result<Vec<Attachment>, Failure> {
+    fn all(&self) -> Result<Vec<Result<Attachment, Failure>>, Failure> {
         let entries = fs::read_dir(&self.directory)
             .doing(|| format!("read the directory {}", self.directory.display()))?;
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.retain(|path| path.to_string_lossy().ends_with(SUFFIX));
         paths.sort();
-        paths.iter().map(|path| read(path)).collect()
+        Ok(paths.iter().map(|path| read(path)).collect())
     }
 }
 
@@ -226,7 +234,11 @@ mod tests {
         for what in ["tank", roundabout.to_str().unwrap()] {
             assert_eq!(records.find(what).unwrap(), tank, "{what}");
         }
+        // What another version wrote hides none of these.
+        fs::write(records.beside("newer", SUFFIX), "{\"way\": \"unheard of\"}").unwrap();
+        assert_eq!(records.find("tank").unwrap(), tank);
         let failure = records.find("tonk").unwrap_err();
         assert!(failure.message.contains("pool, tank"), "{failure}");
+        assert!(failure.message.contains("newer.attached"), "{failure}");
     }
 }
