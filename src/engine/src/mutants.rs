@@ -77,7 +77,7 @@ mutants! {
     EpochNotRaised "epoch-not-raised"
         "Rule 4: recovery goes on in the journal epoch it found."
     RolledBackTrusted "rolled-back-trusted"
-        "Rule 6: a member whose checkpoint is behind what its peers witnessed is believed."
+        "Rule 6: a member whose checkpoint is behind what its peers witnessed is believed, and its checksums."
     SlotReusedEarly "slot-reused-early"
         "Rule 7: a slot is used again before the record that freed it is durable."
     SlotReusedHeld "slot-reused-held"

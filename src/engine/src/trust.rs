@@ -124,8 +124,9 @@ impl Array {
         let is_there = self.live_device(index).is_some();
         let in_sync = is_there && (catches_up || self.config.borrow().is_in_sync(index));
         let own = found.as_ref().map_or(0, |(_, sequence)| *sequence);
-        let trusted =
-            active(Mutant::StalePageTrusted) || (catches_up && active(Mutant::OldImageCatchesUp));
+        let trusted = active(Mutant::StalePageTrusted)
+            || active(Mutant::RolledBackTrusted)
+            || (catches_up && active(Mutant::OldImageCatchesUp));
         let ahead = remembered
             .iter()
             .map(|p| p.ahead_of(own))

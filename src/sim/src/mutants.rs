@@ -7,7 +7,7 @@ use crate::scenario::{Fault, Layout, Limits};
 use Fault::*;
 
 /// Seeds within which each must be noticed.
-pub const SEEDS_MAX: u64 = 1000;
+pub const SEEDS_MAX: u64 = 2000;
 
 /// What is played against a mutant: the faults that its rule is there for, and many of them.
 pub fn limits_for(mutant: Mutant) -> Limits {
@@ -63,8 +63,8 @@ pub fn limits_for(mutant: Mutant) -> Limits {
         Mutant::OldImageCatchesUp => Limits {
             chunk_bytes: vec![4 << 10, 8 << 10],
             slots: 12..30,
-            operations_max: 2000,
-            faults_max: 100,
+            operations_max: 3000,
+            faults_max: 200,
             ..limits
         },
         // Rebuilds are over soon, and a peer is found as its image right after.
