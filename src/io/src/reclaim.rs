@@ -24,14 +24,19 @@ pub fn become_io_flusher() -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Keeps all memory of this process, now and later, from being paged out. Only where there is no
-/// limit to that: with one, a later allocation would fail instead. `EPERM` there.
+/// Keeps all memory of this process from being paged out: what it has now is made resident, what
+/// it maps later once it is touched. (A buffer for a payload that a client announced and never
+/// sends must not take memory.) Only where there is no limit to that: with one, a later allocation
+/// would fail instead. `EPERM` there.
 pub fn lock_memory() -> nix::Result<()> {
     let (limit, _) = getrlimit(Resource::RLIMIT_MEMLOCK)?;
     if limit != RLIM_INFINITY && !has_capability(CAP_IPC_LOCK) {
         return Err(Errno::EPERM);
     }
-    mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
+    mlockall(MlockAllFlags::MCL_CURRENT)?;
+    // Without MCL_CURRENT it leaves alone what there is (mlockall(2), apply_mlockall_flags()).
+    let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
+    mlockall(MlockAllFlags::MCL_FUTURE | on_fault)
 }
 
 fn has_capability(number: u32) -> bool {
