@@ -210,6 +210,9 @@ impl Array {
                 self.enforce(new, old, &condemned);
                 return Ok(());
             }
+            if let Some(why) = self.suspended.borrow().clone() {
+                return Err(Unchanged::Suspended(why));
+            }
         }
     }
 
@@ -228,7 +231,8 @@ impl Array {
         }
     }
 
-    /// Writes a config to all its live members; `false` when one failed (and is condemned now).
+    /// Writes a config to all its live members; `false` when one failed (and is condemned now), or
+    /// has no space.
     async fn write_config(&self, new: &Config, old: &Config) -> bool {
         let members = new.members().filter(|(_, e)| e.state != EntryState::Failed);
         let targets: Vec<Index> = members
@@ -243,18 +247,14 @@ impl Array {
         let write = |index: Index| async move {
             let result = self.write_superblock(index, new, old).await;
             if let Err(error) = result {
-                let refused = error != IoError::TimedOut;
-                self.counters.borrow_mut()[usize::from(index.0)].write_errors += u64::from(refused);
                 let why = format!("its superblock cannot be written: {}", describe(error));
                 self.event(Event::Warning(format!(
                     "{}: {why}",
                     self.member_name(index)
                 )));
-                if let Some(m) = self.members.borrow_mut().get_mut(&index) {
-                    (m.alive, m.refuses_writes) = (false, refused);
-                }
-                if new.entry(index).state.takes_writes() {
-                    self.condemned.borrow_mut().insert(index, why);
+                // A full device is not a failed one, also when the server must go.
+                if !is_no_space(result) {
+                    self.superblock_failed(index, new, why);
                 }
             }
             result.is_ok()
@@ -263,6 +263,16 @@ impl Array {
             .await
             .into_iter()
             .all(|ok| ok)
+    }
+
+    fn superblock_failed(&self, index: Index, config: &Config, why: String) {
+        self.counters.borrow_mut()[usize::from(index.0)].write_errors += 1;
+        if let Some(m) = self.members.borrow_mut().get_mut(&index) {
+            (m.alive, m.refuses_writes) = (false, true);
+        }
+        if config.entry(index).state.takes_writes() {
+            self.condemned.borrow_mut().insert(index, why);
+        }
     }
 
     /// Writes one member's superblock, durably.
@@ -299,16 +309,18 @@ impl Array {
             offsets.map(|offset| self.port.write(device, offset, alloc::vec![bytes.clone()]));
         for (write, offset) in writes.into_iter().zip(offsets) {
             let mut result = write.done().await;
+            let mut last_try = false;
             while is_no_space(result) && !self.is_suspended() {
                 // As for any write: a full device is not a failed one.
                 self.no_space(index, true);
-                if self.stopping.get() {
+                if last_try {
                     self.give_up_on_space();
                     break;
                 }
                 let again = self.after(NO_SPACE_RETRY);
                 let stopping = || self.stopping.get();
                 self.ex.until_or(again, &self.changed, stopping).await;
+                last_try = self.stopping.get();
                 let again = alloc::vec![bytes.clone()];
                 result = self.port.write(device, offset, again).done().await;
             }
