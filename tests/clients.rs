@@ -4,21 +4,9 @@ mod common;
 
 use common::client::Client;
 use common::tools::{Fio, SYSTEM_PYTHON, assert_export_is, copy_in, has_python_nbd, noise_file};
-use common::{MIB, Sandbox, Server};
+use common::{MIB, Sandbox, tank};
 use std::thread;
 use std::time::Duration;
-
-/// A served raid6 of six members, 128 MiB and named "tank".
-fn tank() -> (Sandbox, Server) {
-    let sandbox = Sandbox::new();
-    let members = sandbox.members(6);
-    sandbox.create(
-        "--level raid6 --name tank --size 64M --export-size 128M",
-        &members,
-    );
-    let server = sandbox.serve(&members);
-    (sandbox, server)
-}
 
 // ---- libnbd ----
 

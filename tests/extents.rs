@@ -7,7 +7,7 @@ use common::pattern::blocks;
 use common::places::Places;
 use common::speaker::Speaker;
 use common::tools::{SYSTEM_PYTHON, has_python_nbd};
-use common::{GIB, MIB, Sandbox, Server};
+use common::{GIB, MIB, Sandbox, Server, tank};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use uraid_nbd::Dialect;
@@ -28,13 +28,7 @@ const REDUNDANCY: u32 = 2;
 
 /// A served raid6 of six members, 128 MiB, with a block written in stripes 3, 4 and 100.
 fn written() -> (Sandbox, Server) {
-    let sandbox = Sandbox::new();
-    let members = sandbox.members(6);
-    sandbox.create(
-        "--level raid6 --name tank --size 64M --export-size 128M",
-        &members,
-    );
-    let server = sandbox.serve(&members);
+    let (sandbox, server) = tank();
     let mut client = server.connect();
     for stripe in [3, 4, 100] {
         let data = blocks(stripe, 1, 1);

@@ -8,23 +8,11 @@ use common::client::{
     export_request,
 };
 use common::pattern::{Random, blocks};
-use common::{MIB, Sandbox, Server, wait_for};
+use common::{MIB, Server, tank, wait_for};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// A served raid6 of six members, 128 MiB and named "tank".
-fn tank() -> (Sandbox, Server) {
-    let sandbox = Sandbox::new();
-    let members = sandbox.members(6);
-    sandbox.create(
-        "--level raid6 --name tank --size 64M --export-size 128M",
-        &members,
-    );
-    let server = sandbox.serve(&members);
-    (sandbox, server)
-}
 
 /// Expects that the server still serves a new client.
 #[track_caller]

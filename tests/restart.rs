@@ -5,6 +5,7 @@
 mod common;
 
 use common::client::{Client, Failure};
+use common::manager::Manager;
 use common::pattern::{BLOCK, Random, blocks, version_of};
 use common::sandbox::{URAID, raid5};
 use common::{FAILED, PATIENCE, Sandbox, Server, wait_for};
@@ -13,7 +14,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -453,15 +454,8 @@ fn install(program: &Path, script: &str) {
 #[test]
 fn a_program_that_is_not_fit_does_not_take_over() {
     let (sandbox, members) = raid5();
-    let manager = UnixDatagram::bind(sandbox.path("notify")).expect("bind");
-    manager
-        .set_read_timeout(Some(PATIENCE))
-        .expect("a socket option");
-    let hear = || {
-        let mut bytes = [0; 1000];
-        let len = manager.recv(&mut bytes).expect("word of the server");
-        String::from_utf8_lossy(&bytes[..len]).into_owned()
-    };
+    let manager = Manager::new(&sandbox);
+    let hear = || manager.hear();
     let (program, service) = serve_copy(&sandbox, &members);
     assert!(hear().starts_with("READY=1"));
     let mut client = Client::connect(&sandbox.path("s.sock"), "").expect("connect");

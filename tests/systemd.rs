@@ -3,14 +3,14 @@
 mod common;
 
 use common::client::Client;
+use common::manager::Manager;
 use common::sandbox::{URAID, raid5};
 use common::tools::SYSTEM_PYTHON;
-use common::{PATIENCE, Sandbox, wait_for};
+use common::{Sandbox, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -157,21 +157,13 @@ fn descriptors_of_others_and_wrong_ones_are_not_used() {
 #[test]
 fn the_service_manager_hears_of_readiness_life_and_the_end() {
     let (sandbox, members) = raid5();
-    let place = sandbox.path("notify");
-    let manager = UnixDatagram::bind(&place).expect("bind");
-    manager
-        .set_read_timeout(Some(PATIENCE))
-        .expect("a socket option");
-    let hear = || {
-        let mut bytes = [0; 1000];
-        let len = manager.recv(&mut bytes).expect("word of the server");
-        String::from_utf8_lossy(&bytes[..len]).into_owned()
-    };
+    let manager = Manager::new(&sandbox);
+    let hear = || manager.hear();
     let mut command = sandbox.uraid_command();
     command.arg("serve").arg("--control").arg(sandbox.dir());
     let socket = format!("unix:{}", sandbox.path("s.sock").display());
     command.args(["--listen", &socket]).args(&members);
-    command.env("NOTIFY_SOCKET", &place);
+    command.env("NOTIFY_SOCKET", &manager.place);
     command.env("WATCHDOG_USEC", "400000");
     command.stdout(Stdio::piped());
     let (service, _) = start(command);

@@ -11,6 +11,7 @@ pub mod client;
 pub mod damage;
 pub mod filesystem;
 pub mod ledger;
+pub mod manager;
 pub mod pattern;
 pub mod places;
 pub mod sandbox;
@@ -21,7 +22,7 @@ pub mod volatile;
 
 pub use array::Array;
 pub use sandbox::{Ran, Sandbox};
-pub use server::Server;
+pub use server::{Server, tank};
 
 use std::time::{Duration, Instant};
 

@@ -287,3 +287,15 @@ fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
 fn read(log: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned()
 }
+
+/// A served raid6 of six members, 128 MiB and named "tank".
+pub fn tank() -> (Sandbox, Server) {
+    let sandbox = Sandbox::new();
+    let members = sandbox.members(6);
+    sandbox.create(
+        "--level raid6 --name tank --size 64M --export-size 128M",
+        &members,
+    );
+    let server = sandbox.serve(&members);
+    (sandbox, server)
+}
