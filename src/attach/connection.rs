@@ -57,27 +57,30 @@ fn open_unix(path: &Path, export: &str) -> io::Result<Connection> {
     let limit = TimeVal::new(ANSWER_MAX.as_secs().cast_signed(), 0);
     setsockopt(&fd, sockopt::SendTimeout, &limit)?;
     connect(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let mut stream = UnixStream::from(fd);
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
-    let info = negotiate(&mut stream, export)?;
-    // The kernel heeds these limits too, and would take an idle minute for a dead server.
-    stream.set_read_timeout(None)?;
-    stream.set_write_timeout(None)?;
-    Ok(Connection {
-        stream: stream.into(),
-        info,
-    })
+    negotiated(UnixStream::from(fd), export)
 }
 
 fn open_tcp(host: &str, port: u16, export: &str) -> io::Result<Connection> {
-    let mut stream = connect_tcp(host, port)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
-    stream.set_write_timeout(Some(ANSWER_MAX))?;
+    let stream = connect_tcp(host, port)?;
     tune_stream(&stream)?;
     setsockopt(&stream, sockopt::TcpUserTimeout, &TCP_SILENCE_MS_MAX)?;
+    negotiated(stream, export)
+}
+
+/// Negotiates within time limits, and lifts them: the kernel heeds them too, and would take an idle
+/// minute for a dead server.
+fn negotiated<S>(mut stream: S, export: &str) -> io::Result<Connection>
+where
+    S: Read + Write + AsFd + Into<OwnedFd>,
+{
+    let limit = |stream: &S, seconds: u64| -> nix::Result<()> {
+        let limit = TimeVal::new(seconds.cast_signed(), 0);
+        setsockopt(stream, sockopt::ReceiveTimeout, &limit)?;
+        setsockopt(stream, sockopt::SendTimeout, &limit)
+    };
+    limit(&stream, ANSWER_MAX.as_secs())?;
     let info = negotiate(&mut stream, export)?;
-    stream.set_read_timeout(None)?;
-    stream.set_write_timeout(None)?;
+    limit(&stream, 0)?;
     Ok(Connection {
         stream: stream.into(),
         info,

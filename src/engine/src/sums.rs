@@ -158,12 +158,11 @@ impl SumCache {
 
     /// A page that was forgotten meanwhile is nobody's any more: another member may have its place.
     fn mark_dirty(&self, key: Key, page: &Rc<SumPage>) {
-        let current = self
-            .pages
-            .borrow()
-            .get(&key)
-            .is_some_and(|p| Rc::ptr_eq(p, page));
-        if !page.dirty.replace(true) && current {
+        if page.dirty.replace(true) {
+            return;
+        }
+        let pages = self.pages.borrow();
+        if pages.get(&key).is_some_and(|p| Rc::ptr_eq(p, page)) {
             self.dirty.borrow_mut().insert(key);
         }
     }

@@ -9,10 +9,10 @@
 //! in the middle of a checkpoint some members hold newer pages than others, and that is no fault:
 //! the journal has everything that the older ones miss. What such a word tells of earlier
 //! checkpoints counts: a checkpoint writes a page once, so the write before the one it remembers
-//! was completed. A number that such a checkpoint used can be
-//! used again, so the rule errs now and then on the side of doubt. Doubt is no verdict, though:
-//! where too few other members are left to verify against, the doubtful sums count after all. That
-//! is safe, because with so many members lost no further fault is within what is promised.
+//! was completed. A number that such a checkpoint used can be used again, so the rule errs now and
+//! then on the side of doubt. Doubt is no verdict, though: where too few other members are left to
+//! verify against, the doubtful sums count after all. That is safe, because with so many members
+//! lost no further fault is within what is promised.
 
 use crate::api::Event;
 use crate::array::Array;
