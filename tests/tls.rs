@@ -184,6 +184,39 @@ assert buffer.to_bytearray() == data"
     server.stop();
 }
 
+/// A client that sends its last requests and its goodbyes, of NBD and of TLS, all at once.
+#[test]
+fn requests_that_come_with_the_goodbye_are_carried_out() {
+    if !has_python_nbd() {
+        skip!("the package python3-libnbd is not installed");
+    }
+    let fixture = Fixture::new();
+    let server = fixture.serve("");
+    let uri = uri(&server, "tank", &fixture.tls("alice"));
+    // While the server is stopped, all of it waits at the socket together.
+    let script = format!(
+        "\
+import os, signal
+h.set_uri_allow_local_file(True)
+h.connect_uri('{uri}')
+h.pwrite(b'x' * 4096, 0)
+os.kill({pid}, signal.SIGSTOP)
+buffer = nbd.Buffer(4096)
+read = h.aio_pread(buffer, 0)
+h.aio_disconnect(0)
+h.poll(100)
+os.kill({pid}, signal.SIGCONT)
+while h.aio_in_flight() > 0:
+    h.poll(-1)
+assert h.aio_command_completed(read)
+assert buffer.to_bytearray() == b'x' * 4096",
+        pid = server.pid()
+    );
+    let args = ["-m", "nbd", "-c", &script];
+    fixture.sandbox.run(SYSTEM_PYTHON, args).succeeded();
+    server.stop();
+}
+
 #[test]
 fn qemu_reads_and_writes() {
     need!("qemu-img", "qemu-io", "qemu-nbd");

@@ -187,6 +187,9 @@ impl Client {
                 self.waits_for_room = true;
                 return;
             }
+            if self.transport.has_ended() {
+                return self.session.peer_closed();
+            }
             if bytes.is_empty() {
                 self.parked = self.session.take_payload();
                 if self.parked.is_some() {

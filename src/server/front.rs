@@ -395,6 +395,9 @@ impl Visitor {
             && self.session.export().is_none()
             && self.session.wants_input()
         {
+            if self.transport.has_ended() {
+                return self.session.peer_closed();
+            }
             if bytes.is_empty() {
                 return self.transport.receive(driver);
             }

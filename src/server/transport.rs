@@ -268,8 +268,14 @@ impl Transport {
                 unread: 0..len,
             };
         }
-        let end = secure.peer_closed().then_some(End::PeerClosed);
-        (opened.payload_bytes, end)
+        (opened.payload_bytes, None)
+    }
+
+    /// Whether the peer has said goodbye and all that it sent before was used. The end of the
+    /// bytes themselves, which the driver sees, comes back from [`Transport::received`].
+    pub fn has_ended(&self) -> bool {
+        let said_goodbye = self.secure.as_ref().is_some_and(|s| s.peer_closed());
+        said_goodbye && matches!(self.unread(), Some([]))
     }
 
     /// Has the driver send all of `buffers`.
