@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates under `src/`, from the bottom up, and which of them each may import.
-const IMPORTS: [(&str, &[&str]); 8] = [
+const IMPORTS: [(&str, &[&str]); 9] = [
     ("buffer", &[]),
     ("parity", &["buffer"]),
     ("core", &["buffer", "parity"]),
     ("engine", &["buffer", "parity", "core"]),
     ("nbd", &["buffer"]),
+    ("load", &["nbd"]),
     ("io", &["buffer", "parity", "core", "engine"]),
     ("sim", &["buffer", "parity", "core", "engine"]),
     ("tls", &[]),

@@ -1,8 +1,8 @@
 //! The arithmetic of the design: what each kind of write should move, between which bounds.
 
-use crate::client::{BLOCK_BYTES, Load};
 use crate::counters::Traffic;
 use crate::layout::Layout;
+use uraid_load::{BLOCK_BYTES, Load, Order};
 
 /// Beyond this a measured figure is more than the design says: the map, superblocks, and rounding
 /// take a little.
@@ -20,7 +20,7 @@ pub struct Design {
 impl Design {
     /// For an array with such chunks, that is checkpointed every so many rows.
     pub fn of(layout: &Layout, load: &Load, chunk_bytes: u64, rows_per_checkpoint: u64) -> Design {
-        match (load.write, load.random) {
+        match (load.writes(), load.order != Order::Sequential) {
             (false, _) => Design::of_reads(),
             (true, true) => Design::of_rows(layout, load, rows_per_checkpoint),
             (true, false) => Design::of_stripes(layout, chunk_bytes),
@@ -112,16 +112,12 @@ impl Design {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uraid_load::Kind;
 
     const RAID6: Layout = Layout::ALL[2];
 
     fn small_write(depth: usize) -> Design {
-        let load = Load {
-            write: true,
-            random: true,
-            bytes: 4096,
-            depth,
-        };
+        let load = Load::new(Kind::Write, Order::Random, 4096, depth);
         Design::of(&RAID6, &load, 65536, 128)
     }
 
@@ -135,12 +131,7 @@ mod tests {
 
     #[test]
     fn a_stream_moves_one_stripe_and_little_more() {
-        let load = Load {
-            write: true,
-            random: false,
-            bytes: 1 << 20,
-            depth: 1,
-        };
+        let load = Load::new(Kind::Write, Order::Sequential, 1 << 20, 1);
         let design = Design::of(&RAID6, &load, 65536, 128);
         assert_eq!(design.least.written_in_all(), 1.5);
         assert!(design.most.written_in_all() < 1.7);

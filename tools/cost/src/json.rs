@@ -53,10 +53,10 @@ fn results_json(results: &Results) -> Value {
     let sample = |s: &Sample| {
         json!({
             "requests": s.drive.requests,
-            "bytes": s.bytes,
+            "bytes": s.drive.bytes(),
             "seconds": s.drive.seconds,
-            "median_micros": s.drive.median_micros,
-            "p99_micros": s.drive.p99_micros,
+            "median_micros": s.drive.latency.p50_micros,
+            "p99_micros": s.drive.latency.p99_micros,
             "cpu_seconds": s.cpu_seconds,
         })
     };

@@ -2,7 +2,6 @@
 //! by round beside a server that promises nothing, with the engine's own counters next to the
 //! arithmetic of the design.
 
-pub mod client;
 pub mod counters;
 pub mod design;
 pub mod flush_rule;

@@ -1,7 +1,6 @@
 //! The measurement: all servers up at the same time, every load on each of them in each round, so
 //! that what the machine does otherwise falls on all alike.
 
-use crate::client::{Drive, Limit, Load};
 use crate::counters::Counters;
 use crate::design::Design;
 use crate::flush_rule::{Check, judge};
@@ -9,6 +8,11 @@ use crate::layout::Layout;
 use crate::server::{Server, Sizes, Uraid};
 use std::path::PathBuf;
 use std::time::Duration;
+use uraid_load::{Drive, Kind, Limit, Load, Order};
+
+/// A block is written and flushed, one pair after the other; each to a block that no other pair
+/// has touched (as long as there are any), far from the last one.
+const PAIRS: Load = Load::new(Kind::WriteAndFlush, Order::Scattered, 4 << 10, 1);
 
 /// The array is at least so many times as large as all its journals.
 const JOURNALS_IN_EXPORT_MIN: u64 = 4;
@@ -59,12 +63,11 @@ pub const CASES: [Case; 8] = [
 
 impl Case {
     const fn new(name: &'static str, write: bool, random: bool, depth: usize) -> Case {
-        let bytes = if random { 4 << 10 } else { 1 << 20 };
-        let load = Load {
-            write,
-            random,
-            bytes,
-            depth,
+        let kind = if write { Kind::Write } else { Kind::Read };
+        let load = if random {
+            Load::new(kind, Order::Random, 4 << 10, depth)
+        } else {
+            Load::new(kind, Order::Sequential, 1 << 20, depth)
         };
         Case { name, load }
     }
@@ -91,8 +94,6 @@ impl Target {
 pub struct Sample {
     /// What the client saw.
     pub drive: Drive,
-    /// Bytes moved by the client.
-    pub bytes: u64,
     /// CPU time of the server.
     pub cpu_seconds: f64,
 }
@@ -131,7 +132,7 @@ impl Measured {
                 ..
             } = self.sizes;
             let samples = &results.samples[Target::Uraid as usize];
-            let client_bytes = samples.iter().map(|s| s.bytes).sum();
+            let client_bytes = samples.iter().map(|s| s.drive.bytes()).sum();
             let rests = samples.len() as u64;
             Design::of(&self.layout, &case.load, chunk_bytes, rows_per_checkpoint).with_rests(
                 &self.layout,
@@ -244,7 +245,7 @@ impl Bench {
         const REQUESTS: u64 = 1024;
         let journals_bytes = layout.members() * sizes.journal_blocks * 4096;
         for server in self.servers.iter_mut().flatten() {
-            server.connection.fill().map_err(of_client)?;
+            server.clients.fill(u64::MAX, |_| ()).map_err(of_client)?;
             loop {
                 let written = |c: Counters| c.zone("journal").written_bytes;
                 let used = server.counters()?.map_or(u64::MAX, written);
@@ -252,10 +253,7 @@ impl Bench {
                     break;
                 }
                 let limit = Limit::Requests(REQUESTS);
-                server
-                    .connection
-                    .drive(&RANDOM_WRITE, limit)
-                    .map_err(of_client)?;
+                drive(server, &RANDOM_WRITE, limit).map_err(of_client)?;
             }
             server.settle()?;
         }
@@ -265,14 +263,12 @@ impl Bench {
     fn round(&mut self, number: usize, round: u32, time: Duration) -> Result<(), String> {
         let load = CASES[number].load;
         // Who writes does not verify: the second server would measure the same once more.
-        let wanted = |t: &Target| !load.write || *t != Target::Unverified;
+        let wanted = |t: &Target| !load.writes() || *t != Target::Unverified;
         for target in rotated(round).into_iter().filter(wanted) {
             let Some(server) = &mut self.servers[target as usize] else {
                 continue;
             };
-            let work = |server: &mut Server| server.connection.drive(&load, Limit::Time(time));
-            let (mut sample, counters) = sample(server, load.write, work)?;
-            sample.bytes = sample.drive.requests * load.bytes as u64;
+            let (sample, counters) = sample(server, &load, Limit::Time(time))?;
             self.cases[number].add(target, sample, counters);
         }
         Ok(())
@@ -284,9 +280,7 @@ impl Bench {
                 Some(server) if target != Target::Unverified => server,
                 _ => continue,
             };
-            let work = |server: &mut Server| server.connection.write_and_flush(pairs);
-            let (mut sample, counters) = sample(server, true, work)?;
-            sample.bytes = pairs * 4096;
+            let (sample, counters) = sample(server, &PAIRS, Limit::Requests(pairs))?;
             self.pairs.add(target, sample, counters);
         }
         Ok(())
@@ -313,24 +307,27 @@ fn rotated(round: u32) -> [Target; 3] {
     targets
 }
 
+fn drive(server: &mut Server, load: &Load, limit: Limit) -> std::io::Result<Drive> {
+    server.clients.drive(load, limit, |_| ())
+}
+
 /// Measures some work on a server at rest. What it writes is charged with all that follows from
 /// it: CPU time and counters are taken when the server is at rest again.
 fn sample(
     server: &mut Server,
-    writes: bool,
-    work: impl FnOnce(&mut Server) -> std::io::Result<Drive>,
+    load: &Load,
+    limit: Limit,
 ) -> Result<(Sample, Option<Counters>), String> {
     let before = server.counters()?;
     let cpu_before = server.cpu_seconds()?;
-    let drive = work(server).map_err(of_client)?;
-    let after = if writes {
+    let drive = drive(server, load, limit).map_err(of_client)?;
+    let after = if load.writes() {
         server.settle()?
     } else {
         server.counters()?
     };
     let sample = Sample {
         drive,
-        bytes: 0,
         cpu_seconds: server.cpu_seconds()? - cpu_before,
     };
     let counters = after

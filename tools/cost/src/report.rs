@@ -4,6 +4,7 @@ use crate::counters::Traffic;
 use crate::flush_rule::checkpoints;
 use crate::measure::{CASES, Measured, Plan, Results, Sample, Target};
 use crate::table::{Spread, Table, cell, figure};
+use uraid_load::Order;
 
 const MIB: f64 = (1 << 20) as f64;
 const GIB: f64 = (1 << 30) as f64;
@@ -29,11 +30,11 @@ impl Sample {
     }
 
     fn mib_per_second(&self) -> f64 {
-        self.bytes as f64 / MIB / self.drive.seconds
+        self.drive.bytes() as f64 / MIB / self.drive.seconds
     }
 
     fn cpu_seconds_per_gib(&self) -> f64 {
-        self.cpu_seconds / (self.bytes as f64 / GIB)
+        self.cpu_seconds / (self.drive.bytes() as f64 / GIB)
     }
 }
 
@@ -165,9 +166,9 @@ fn promises(measured: &[Measured]) -> Table {
         Some(flushes as f64 / pairs_of(&m.pairs))
     });
     row("durable: time of write + FLUSH, of nbdkit's", &|m| {
-        let ratio = m
-            .pairs
-            .ratio(Target::Uraid, Target::Baseline, |s| s.drive.median_micros);
+        let ratio = m.pairs.ratio(Target::Uraid, Target::Baseline, |s| {
+            s.drive.latency.p50_micros
+        });
         ratio.map(|r| r.median)
     });
     row("all: rate of a stream read, of nbdkit's", &speed(STREAM_IN));
@@ -193,7 +194,7 @@ fn speed(m: &Measured) -> Table {
         "nbdkit",
     ]);
     for (case, r) in CASES.iter().zip(&m.cases) {
-        let rate = if case.load.random {
+        let rate = if case.load.order == Order::Random {
             Sample::requests_per_second
         } else {
             Sample::mib_per_second
@@ -205,7 +206,7 @@ fn speed(m: &Measured) -> Table {
             cell(r.spread(Uraid, rate)),
             cell(r.ratio(Uraid, Baseline, rate)),
             cell(r.ratio(Uraid, Unverified, rate)),
-            median(r.spread(Uraid, |s| s.drive.median_micros)),
+            median(r.spread(Uraid, |s| s.drive.latency.p50_micros)),
             cpu(Uraid),
             cpu(Unverified),
             cpu(Baseline),
@@ -222,7 +223,7 @@ fn bytes(m: &Measured) -> Table {
         table.row([name].into_iter().chain(cells).collect());
     };
     for (case, results, design) in m.with_design() {
-        let Some(counters) = results.counters.as_ref().filter(|_| case.load.write) else {
+        let Some(counters) = results.counters.as_ref().filter(|_| case.load.writes()) else {
             continue;
         };
         let shown = |t: &Traffic| -> Vec<f64> {
@@ -283,7 +284,7 @@ fn flush_times(m: &Measured) -> String {
     let mean = m.pairs.spread(Target::Uraid, pair);
     let (commit, flush) = (counters.part("commit"), counters.part("flush"));
     let rest = mean.map(|m| m.median - commit.mean_micros() - flush.mean_micros());
-    let p50 = |target| cell(m.pairs.spread(target, |s| s.drive.median_micros));
+    let p50 = |target| cell(m.pairs.spread(target, |s| s.drive.latency.p50_micros));
     let ratio = m.pairs.ratio(Target::Uraid, Target::Baseline, pair);
     format!(
         "A pair takes {} µs on average: commit {}, flush of a member {}, the rest (socket twice, \
@@ -294,7 +295,10 @@ fn flush_times(m: &Measured) -> String {
         figure(flush.mean_micros()),
         cell(rest.map(figure)),
         p50(Target::Uraid),
-        cell(m.pairs.spread(Target::Uraid, |s| s.drive.p99_micros)),
+        cell(
+            m.pairs
+                .spread(Target::Uraid, |s| s.drive.latency.p99_micros)
+        ),
         p50(Target::Baseline),
         cell(ratio),
         checkpoints(&m.layout, counters),
@@ -306,7 +310,7 @@ fn times(m: &Measured) -> Table {
         .iter()
         .flat_map(|p| [p.to_string(), "mean µs".to_string()]);
     let mut table = Table::new(["load".to_string()].into_iter().chain(headings));
-    let of_cases = CASES.iter().zip(&m.cases).filter(|(c, _)| c.load.write);
+    let of_cases = CASES.iter().zip(&m.cases).filter(|(c, _)| c.load.writes());
     let of_cases = of_cases.map(|(c, r)| (c.name, r));
     for (name, r) in of_cases.chain([("4 KiB write + FLUSH", &m.pairs)]) {
         let Some(counters) = &r.counters else {

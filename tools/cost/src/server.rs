@@ -1,6 +1,5 @@
 //! Servers that are measured: `uraid` over files in a directory, and nbdkit over one plain file.
 
-use crate::client::Connection;
 use crate::counters::Counters;
 use crate::layout::Layout;
 use serde_json::Value;
@@ -11,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use uraid_load::{Address, Clients, cpu_time};
 
-/// Unit of the times in `/proc/PID/stat`: Linux tells user space 100 a second on every machine.
-const TICKS_PER_SECOND: f64 = 100.0;
 /// A server that takes longer to start, or to settle, hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// An array whose counters stand still for so long has made its last checkpoint: it looks every
@@ -56,7 +54,7 @@ pub struct Sizes {
 pub struct Server {
     child: Child,
     /// The connection.
-    pub connection: Connection,
+    pub clients: Clients,
     /// For `uraid` only: the command that tells its status.
     status: Option<Command>,
 }
@@ -175,11 +173,11 @@ impl Server {
     ) -> Result<Server, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let error = match Connection::open(socket, seed) {
-                Ok(connection) => {
+            let error = match Clients::open(&Address::unix(socket), 1, seed) {
+                Ok(clients) => {
                     return Ok(Server {
                         child,
-                        connection,
+                        clients,
                         status,
                     });
                 }
@@ -200,15 +198,8 @@ impl Server {
     /// # Errors
     /// When the server has ended.
     pub fn cpu_seconds(&self) -> Result<f64, String> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let text = std::fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
-        // The name in parentheses may hold anything; fields are counted from behind it.
-        let fields = text.rsplit(')').next().unwrap_or_default();
-        let mut fields = fields.split_whitespace().skip(11);
-        let mut ticks = || fields.next()?.parse::<f64>().ok();
-        let sum = ticks().zip(ticks()).map(|(user, system)| user + system);
-        let sum = sum.ok_or_else(|| format!("{path} is not as expected"))?;
-        Ok(sum / TICKS_PER_SECOND)
+        let time = cpu_time(self.child.id()).map_err(|e| format!("the server has ended: {e}"))?;
+        Ok(time.as_secs_f64())
     }
 
     /// The counters of the engine; `None` where there is no engine.
