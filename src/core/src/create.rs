@@ -4,7 +4,8 @@
 use crate::config::{Config, Entry, EntryState, Index, MEMBERS_MAX};
 use crate::geometry::{Geometry, Level, Shape};
 use crate::journal::Checkpoint;
-use crate::superblock::{Counters, NAME_BYTES_MAX, Superblock};
+use crate::listed::ListedPages;
+use crate::superblock::{Counters, FEATURE_BOUNDED_START, NAME_BYTES_MAX, Superblock};
 use crate::units::Uuid;
 use alloc::format;
 use alloc::string::String;
@@ -129,6 +130,7 @@ pub fn plan(options: CreateOptions<'_>) -> Result<CreatePlan, CreateError> {
     let key = random();
     let member = |(i, (bytes, uuid)): (usize, &(u64, Uuid))| {
         let superblock = Superblock {
+            features: FEATURE_BOUNDED_START,
             array,
             name: options.name.clone(),
             key,
@@ -189,17 +191,9 @@ fn member_plan(superblock: &Superblock, member_bytes: u64) -> MemberPlan {
     let tail = crate::superblock::tail_start(member_bytes);
     let mut writes = Vec::new();
     for lane in 0..usize::from(g.lanes) {
-        let first = Checkpoint {
-            lane: lane as u16,
-            member: superblock.index,
-            number: 1,
-            epoch: 1,
-            tail: 1,
-            tail_pos: 0,
-            witnessed_tail: 1,
-            config_nonce: superblock.config.nonce,
-        };
-        writes.push((g.checkpoint_offset(lane, 1), first.encode(superblock.key)));
+        let first = Checkpoint::first(lane as u16, superblock.index, superblock.config.nonce);
+        let bytes = first.encode(superblock.key, Some(&ListedPages::none(g)));
+        writes.push((g.checkpoint_offset(lane, 1), bytes));
     }
     let bytes = superblock.encode();
     writes.extend(Superblock::offsets(superblock.write, member_bytes).map(|o| (o, bytes.clone())));

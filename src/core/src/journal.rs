@@ -10,6 +10,7 @@ use crate::checksum;
 use crate::codec::{Reader, Writer};
 use crate::config::Index;
 use crate::geometry::{Geometry, Slot, Stripe};
+use crate::listed::ListedPages;
 use crate::units::BLOCK_BYTES;
 use alloc::vec::Vec;
 use uraid_parity::ColumnSet;
@@ -17,6 +18,9 @@ use uraid_parity::ColumnSet;
 const HEADER_MAGIC: u32 = u32::from_le_bytes(*b"uJH1");
 const CHECKPOINT_MAGIC: u32 = u32::from_le_bytes(*b"uCP1");
 const HEADER_FIXED_BYTES: usize = 128;
+/// Where a checkpoint says whether it lists map pages, and where it lists them.
+const HAS_LIST_AT: usize = 65;
+const LISTED_AT: usize = 256;
 /// Most blocks of one header: bounds what a damaged length can make a reader do.
 pub const HEADER_BLOCKS_MAX: usize = 1024;
 /// Most stripes that one unmap empties: bounds what an entry can make a reader do.
@@ -307,7 +311,20 @@ impl Header {
     }
 }
 
-/// What a lane on a member has put in place. Two blocks by turns; the higher number counts.
+/// What may follow a checkpoint: what a start has to look for. The lesser is the safe side.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub enum Following {
+    /// Batches, and a re-log newer than the checkpoint's epoch.
+    #[default]
+    Anything,
+    /// Batches. Before a re-log is begun, [`Following::Anything`] is durable on all members.
+    Batches,
+    /// Nothing. Before a batch is written, [`Following::Batches`] is durable on all members.
+    Nothing,
+}
+
+/// What a lane on a member has put in place. Two blocks by turns; the higher number counts, of
+/// two with the same number the one after which more may follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Checkpoint {
     /// The lane.
@@ -326,11 +343,29 @@ pub struct Checkpoint {
     pub witnessed_tail: u64,
     /// Config it was written under: that config was completed.
     pub config_nonce: u64,
+    /// What may follow it.
+    pub following: Following,
 }
 
 impl Checkpoint {
-    /// The block as it lies on disk.
-    pub fn encode(&self, key: u64) -> Vec<u8> {
+    /// The checkpoint of a lane that was never used.
+    pub fn first(lane: u16, member: Index, config_nonce: u64) -> Checkpoint {
+        Checkpoint {
+            lane,
+            member,
+            number: 1,
+            epoch: 1,
+            tail: 1,
+            tail_pos: 0,
+            witnessed_tail: 1,
+            config_nonce,
+            following: Following::Nothing,
+        }
+    }
+
+    /// The block as it lies on disk, with the list of map pages that may have been written; none
+    /// means that any may.
+    pub fn encode(&self, key: u64, listed: Option<&ListedPages>) -> Vec<u8> {
         let mut w = Writer::default();
         w.u32(CHECKPOINT_MAGIC)
             .u32(0)
@@ -343,6 +378,10 @@ impl Checkpoint {
             .u64(self.tail_pos);
         w.u64(self.witnessed_tail)
             .u64(self.config_nonce)
+            .u8(self.following as u8)
+            .u8(u8::from(listed.is_some()))
+            .pad_to(LISTED_AT)
+            .bytes(listed.map_or(&[], ListedPages::bits))
             .pad_to(BLOCK_BYTES);
         seal(w.finish(), key)
     }
@@ -367,9 +406,27 @@ impl Checkpoint {
             tail_pos: r.count()?,
             witnessed_tail: r.count()?,
             config_nonce: r.u64()?,
+            following: match r.u8()? {
+                0 => Following::Anything,
+                1 => Following::Batches,
+                2 => Following::Nothing,
+                _ => return None,
+            },
         };
-        r.zeros_to(bytes.len())?;
+        let has_list = r.u8()?;
+        r.zeros_to(LISTED_AT)?;
+        match has_list {
+            0 => r.zeros_to(bytes.len())?,
+            1 => {}
+            _ => return None,
+        }
         Some(checkpoint)
+    }
+
+    /// The list of map pages in a valid checkpoint block, if it has one.
+    pub fn listed_pages(bytes: &[u8], g: &Geometry) -> Option<ListedPages> {
+        let has_list = bytes[HAS_LIST_AT] == 1;
+        has_list.then(|| ListedPages::from_bits(&bytes[LISTED_AT..BLOCK_BYTES], g))
     }
 
     /// Which of the two blocks a checkpoint with this number goes to.
@@ -529,8 +586,10 @@ mod tests {
             tail_pos: 6,
             witnessed_tail: 4,
             config_nonce: 8,
+            following: Following::Batches,
         };
-        let bytes = c.encode(9);
+        let bytes = c.encode(9, None);
+        assert_eq!(Checkpoint::listed_pages(&bytes, &geometry()), None);
         assert_eq!(Checkpoint::decode(&bytes, 9, 1, Index(2)), Some(c));
         assert_eq!(Checkpoint::decode(&bytes, 9, 0, Index(2)), None);
         assert_eq!(Checkpoint::decode(&bytes, 9, 1, Index(3)), None);
@@ -538,6 +597,16 @@ mod tests {
             tail_pos: u64::MAX,
             ..c
         };
-        assert_eq!(Checkpoint::decode(&endless.encode(9), 9, 1, Index(2)), None);
+        let endless = endless.encode(9, None);
+        assert_eq!(Checkpoint::decode(&endless, 9, 1, Index(2)), None);
+        let mut listed = ListedPages::none(&geometry());
+        listed.add(7);
+        let bytes = c.encode(9, Some(&listed));
+        assert_eq!(Checkpoint::decode(&bytes, 9, 1, Index(2)), Some(c));
+        assert_eq!(
+            Checkpoint::listed_pages(&bytes, &geometry()),
+            Some(listed),
+            "as written"
+        );
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! * [`units`], [`geometry`]: identifiers, layouts, where every stripe, slot and zone lies
 //! * [`checksum`], [`codec`]: block checksums, little-endian encoding
-//! * [`superblock`], [`config`], [`journal`], [`pages`]: the on-disk format, version 1
+//! * [`superblock`], [`config`], [`journal`], [`listed`], [`pages`]: the on-disk format, version 1
 //! * [`mark`]: what stands in place of lost blocks
 //! * [`create`]: what a new array looks like on its members
 //! * [`assembly`]: which members may be believed, and whether an array may start
@@ -18,6 +18,7 @@ pub mod config;
 pub mod create;
 pub mod geometry;
 pub mod journal;
+pub mod listed;
 pub mod mark;
 pub mod pages;
 pub mod superblock;

@@ -6,7 +6,7 @@ use crate::codec::{Reader, Writer};
 use crate::config::Index;
 use crate::geometry::{Geometry, MAP_ENTRIES_PER_PAGE, Slot, Stripe};
 use crate::journal::{check_seal, seal};
-use crate::units::BLOCK_BYTES;
+use crate::units::{BLOCK_BYTES, is_blank};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -85,7 +85,7 @@ pub fn decode_map_page(
     lane: u16,
     page: u64,
 ) -> Found<Vec<MapEntry>> {
-    if bytes.iter().all(|b| *b == 0) {
+    if is_blank(bytes) {
         return Found::Blank;
     }
     decode_map_fields(bytes, key, g, lane, page).map_or(Found::Damaged, |(s, m)| Found::Valid(s, m))
@@ -228,7 +228,7 @@ impl ChecksumPage {
 
     /// Reads one copy.
     pub fn decode(bytes: &[u8], key: u64, member: Index, lane: u16, page: u64) -> Found<Self> {
-        if bytes.iter().all(|b| *b == 0) {
+        if is_blank(bytes) {
             return Found::Blank;
         }
         let fields = || {

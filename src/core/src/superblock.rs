@@ -128,9 +128,16 @@ impl ScrubRecord {
     }
 }
 
+/// Incompatible feature: checkpoints say what may follow them, and list the map pages that may
+/// have been written, so that a start does not read the rest. Arrays that earlier versions made
+/// do without.
+pub const FEATURE_BOUNDED_START: u64 = 1;
+
 /// One member's superblock, checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Superblock {
+    /// Incompatible features: a program that does not know all of them refuses the array.
+    pub features: u64,
     /// The array.
     pub array: Uuid,
     /// Its name.
@@ -161,7 +168,7 @@ impl Superblock {
         let g = &self.geometry;
         let mut w = Writer::default();
         w.bytes(&MAGIC).u32(VERSION).u32(0); // checksum, filled in below
-        w.u64(0).u64(0).u64(0); // feature bits: compatible, read-only compatible, incompatible
+        w.u64(0).u64(0).u64(self.features); // compatible, read-only compatible, incompatible
         w.bytes(&self.array.0).u64(self.key);
         w.u8(self.name.len() as u8)
             .bytes(self.name.as_bytes())
@@ -224,8 +231,9 @@ impl Superblock {
         let mut r = Reader::new(bytes);
         r.bytes(16)?;
         let (_compat, _read_only_compat, incompat) = (r.u64()?, r.u64()?, r.u64()?);
-        if incompat != 0 {
-            let what = format!("features {incompat:#x}, written by a newer version");
+        let unknown = incompat & !FEATURE_BOUNDED_START;
+        if unknown != 0 {
+            let what = format!("features {unknown:#x}, written by a newer version");
             return Some(Err(SuperblockError::Unsupported(what)));
         }
         let array = Uuid(r.bytes(16)?.try_into().ok()?);
@@ -289,6 +297,7 @@ impl Superblock {
             .map(|bytes| Counters::decode(&mut Reader::new(bytes), geometry.slots))
             .collect::<Option<Vec<_>>>()?;
         let superblock = Superblock {
+            features: incompat,
             array,
             name,
             key,
@@ -403,6 +412,7 @@ mod tests {
             entries: (0..3).map(entry).collect(),
         };
         Superblock {
+            features: FEATURE_BOUNDED_START,
             array: Uuid([1; 16]),
             name: "tank".into(),
             key: 99,

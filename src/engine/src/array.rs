@@ -53,6 +53,8 @@ pub struct Array {
     pub uuid: Uuid,
     /// Name.
     pub name: String,
+    /// Incompatible features of its format.
+    pub features: u64,
     /// Nothing may be written.
     pub read_only: bool,
     /// Devices in use, by place in the member table.
@@ -134,6 +136,7 @@ impl Array {
             key: superblock.key,
             uuid: superblock.array,
             name: superblock.name.clone(),
+            features: superblock.features,
             read_only: options.read_only,
             members: RefCell::default(),
             previous: RefCell::new(config.clone()),
@@ -278,6 +281,17 @@ impl Array {
             })
             .collect();
         self.code.can_decode(have)
+    }
+
+    /// The first slot from `slot` on that may be in use: what no lane has used is not looked at.
+    pub fn skip_unused(&self, slot: Slot) -> Slot {
+        let local = self.geometry.in_lane(slot.0);
+        let used = self.lanes.iter();
+        let used = used.map(|lane| lane.slots.borrow().skip_unused(local));
+        match used.min() {
+            Some(next) if next > local => self.geometry.slot_in_lane(0, next),
+            _ => slot,
+        }
     }
 
     /// `count` blocks of zeros.

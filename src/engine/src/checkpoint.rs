@@ -113,7 +113,7 @@ impl Array {
     }
 
     /// Writes the records and makes them durable; `false` when writes were suspended meanwhile.
-    async fn settle_records(&self, lane: &Lane, tail: u64) -> bool {
+    pub async fn settle_records(&self, lane: &Lane, tail: u64) -> bool {
         self.write_checkpoint_records(lane, tail).await;
         if !active(Mutant::TailUnflushed) {
             self.flush_members().await;
@@ -141,6 +141,7 @@ impl Array {
     async fn write_pages(&self, lane: &Lane) {
         let begun = self.ex.now();
         self.settle_doubts(lane).await;
+        self.list_pages(lane).await;
         let (pages, _in_memory) = self.take_dirty_pages(lane);
         {
             let mut map = lane.map.borrow_mut();
@@ -168,9 +169,11 @@ impl Array {
 
     /// Writes a checkpoint record on every member that takes writes.
     pub async fn write_checkpoint_records(&self, lane: &Lane, tail: u64) {
+        let following = self.following_now(lane);
         let records: Vec<(usize, Checkpoint)> = {
             let mut journal = lane.journal.borrow_mut();
             journal.checkpoint_number += 1;
+            journal.following = following;
             // Never over the newest one a member has, which may be all it has.
             let place = |index: Index| {
                 journal
@@ -187,6 +190,7 @@ impl Array {
                 tail_pos: journal.rings.get(&index).map_or(0, |r| r.tail_at(tail)),
                 witnessed_tail: journal.tail,
                 config_nonce: self.config.borrow().nonce,
+                following,
             };
             let new: Vec<_> = self
                 .all_writers()
@@ -197,15 +201,7 @@ impl Array {
             journal.records = by_member.collect();
             new
         };
-        let write = |(place, c): (usize, Checkpoint)| {
-            let offset = self.geometry.checkpoint_offset(lane.id, place);
-            self.write_member(
-                c.member,
-                offset,
-                alloc::vec![self.pool.copy(&c.encode(self.key))],
-            )
-        };
-        join_all(records.into_iter().map(write)).await;
+        self.write_records(lane, records).await;
     }
 
     /// What is to be written, and the checksum pages among it: whoever holds on to them keeps them

@@ -191,7 +191,7 @@ impl Array {
         let found: Option<u64> = join_all(read)
             .await
             .into_iter()
-            .map(|c| Some(c?.1.number))
+            .map(|c| Some(c?.checkpoint.number))
             .sum();
         let whole = found >= Some(self.config.borrow().entry(index).left_checkpoints)
             || active(Mutant::OldImageCatchesUp);
@@ -409,6 +409,7 @@ impl Array {
             for lane in &self.lanes {
                 drop(lane.checkpoint_lock.lock(&self.ex).await);
             }
+            join_all(self.lanes.iter().map(|lane| self.close_journal(lane))).await;
             self.save_counters().await;
             // A change of config that waited behind this is not cut short either.
             drop(self.config_lock.lock(&self.ex).await);

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
-use uraid_core::journal::{Checkpoint, Entry, Header, HeaderKind};
+use uraid_core::journal::{Checkpoint, Entry, Following, Header, HeaderKind};
 use uraid_core::units::BLOCK;
 
 /// Batches of one lane being written at the same time.
@@ -93,6 +93,8 @@ pub struct Journal {
     pub records: BTreeMap<Index, (usize, Checkpoint)>,
     /// Rings by member.
     pub rings: BTreeMap<Index, Ring>,
+    /// What may follow the newest checkpoints, as they have it on disk.
+    pub following: Following,
     /// Commits wait for the tail to move.
     pub starved: bool,
     queued: VecDeque<Queued>,
@@ -214,6 +216,10 @@ impl Array {
                 // A member joined after the unit was made; the unit will write to it too.
                 let sums = self.sums(index, slot, 0..self.geometry.shape.rows()).await;
                 lane.journal.borrow_mut().pin(slot, sums);
+                continue;
+            }
+            if self.is_closed(lane) {
+                self.open_journal(lane).await;
                 continue;
             }
             let Some(draft) = self.draft(lane) else {

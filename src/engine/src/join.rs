@@ -5,6 +5,7 @@ use crate::api::{Device, DeviceId, Event, IoError};
 use crate::array::Array;
 use crate::executor::LockGuard;
 use crate::lane::Lane;
+use crate::map::PAGES_PER_READ;
 use crate::members::Member;
 use crate::rebuild::Progress;
 use crate::ring::Ring;
@@ -12,9 +13,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use uraid_core::config::{Entry, EntryState, Index};
-use uraid_core::journal::Checkpoint;
-use uraid_core::pages::{MapEntry, encode_map_page};
-use uraid_core::units::{BLOCK_BYTES, Uuid};
+use uraid_core::journal::{Checkpoint, Following};
+use uraid_core::units::{BLOCK_BYTES, Uuid, is_blank};
 
 /// A device about to take a place in the array.
 pub struct Joining {
@@ -150,11 +150,12 @@ impl Array {
                     tail_pos: 0,
                     witnessed_tail: journal.tail,
                     config_nonce: self.config.borrow().nonce,
+                    following: journal.following.min(Following::Batches),
                 }
             };
             let copy = Checkpoint::copy(checkpoint.number);
             let blocks = [
-                (copy, checkpoint.encode(self.key)),
+                (copy, self.encode_record(lane, &checkpoint)),
                 (1 - copy, alloc::vec![0; BLOCK_BYTES]),
             ];
             for (copy, bytes) in blocks {
@@ -174,34 +175,29 @@ impl Array {
     }
 
     async fn prepare_map(&self, lane: &Lane, device: DeviceId) -> Result<(), IoError> {
-        for page in 0..self.geometry.map_pages() {
-            let offset = self.geometry.map_page_offset(lane.id, page, 0);
-            let there = self.pool.take(2 * BLOCK_BYTES);
-            let there = self.port.read(device, offset, there).filled().await?;
-            let blank = there.iter().all(|b| *b == 0);
-            let wanted = {
-                let map = lane.map.borrow();
-                let unused = map.page(page).iter().all(|e| *e == MapEntry::default());
-                let sequence = map.sequences[page as usize];
-                (!unused).then(|| {
-                    let lane = lane.id as u16;
-                    (
-                        sequence,
-                        encode_map_page(self.key, lane, page, sequence, map.page(page)),
-                    )
-                })
-            };
-            let mut both = alloc::vec![0; 2 * BLOCK_BYTES];
-            if let Some((sequence, bytes)) = &wanted {
-                let at = (*sequence % 2) as usize * BLOCK_BYTES;
-                both[at..at + BLOCK_BYTES].copy_from_slice(bytes);
-            } else if blank {
+        let pages = self.geometry.map_pages();
+        for first in (0..pages).step_by(PAGES_PER_READ as usize) {
+            let some = first..pages.min(first + PAGES_PER_READ);
+            let offset = self.geometry.map_page_offset(lane.id, first, 0);
+            let len = (some.end - some.start) as usize * 2 * BLOCK_BYTES;
+            let there = self.port.read(device, offset, self.pool.take(len));
+            let there = there.filled().await?;
+            let unused = |page| lane.map.borrow().is_unused(page);
+            if is_blank(&there) && some.clone().all(unused) {
                 continue;
             }
-            self.port
-                .write(device, offset, alloc::vec![self.pool.copy(&both)])
-                .done()
-                .await?;
+            let mut wanted = self.pool.zeroed(len);
+            for (page, both) in some.zip(wanted.chunks_exact_mut(2 * BLOCK_BYTES)) {
+                if !unused(page) {
+                    let (sequence, bytes) = self.map_page_bytes(lane, page);
+                    let at = (sequence % 2) as usize * BLOCK_BYTES;
+                    both[at..at + BLOCK_BYTES].copy_from_slice(&bytes);
+                }
+            }
+            let write = self
+                .port
+                .write(device, offset, alloc::vec![wanted.freeze()]);
+            write.done().await?;
         }
         Ok(())
     }

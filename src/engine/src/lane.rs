@@ -4,6 +4,7 @@ use crate::commit::Journal;
 use crate::executor::{Executor, Lock, Signal};
 use crate::slots::Slots;
 use crate::sums::SumCache;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -11,6 +12,7 @@ use hashbrown::{HashMap, HashSet};
 use rustc_hash::FxBuildHasher;
 use uraid_buffer::Buf;
 use uraid_core::geometry::{Geometry, MAP_ENTRIES_PER_PAGE, Slot, Stripe};
+use uraid_core::listed::ListedPages;
 use uraid_core::pages::{MapEntry, Sum};
 
 /// One lane.
@@ -67,14 +69,24 @@ impl Lane {
     }
 }
 
-/// Map of a lane, wholly in memory: 8 bytes a stripe.
+/// A map page in memory.
+type MapPage = [MapEntry; MAP_ENTRIES_PER_PAGE as usize];
+
+/// Pages that were never written look like this one, and take no memory.
+static BLANK_PAGE: MapPage = [MapEntry(0); MAP_ENTRIES_PER_PAGE as usize];
+
+/// Map of a lane, in memory: 8 bytes a stripe, where any were written.
 pub struct StripeMap {
-    entries: Vec<MapEntry>,
+    pages: Vec<Option<Box<MapPage>>>,
+    /// Stripes of the lane.
+    stripes: u64,
     lanes: u64,
     /// Pages that differ from what is on the members.
     pub dirty: BTreeSet<u64>,
     /// Sequence number of each page.
     pub sequences: Vec<u64>,
+    /// Pages that may have been written, as the newest checkpoints of the members have it.
+    pub listed: ListedPages,
     /// Stripes journalled since the last checkpoint, and during the one under way.
     pub touched: [HashSet<Stripe, FxBuildHasher>; 2],
 }
@@ -83,50 +95,75 @@ impl StripeMap {
     fn new(g: &Geometry) -> StripeMap {
         let lanes = u64::from(g.lanes);
         StripeMap {
-            entries: alloc::vec![MapEntry::default(); (g.stripes / lanes) as usize],
+            pages: core::iter::repeat_with(|| None)
+                .take(g.map_pages() as usize)
+                .collect(),
+            stripes: g.stripes / lanes,
             lanes,
             dirty: BTreeSet::new(),
             sequences: alloc::vec![0; g.map_pages() as usize],
+            listed: ListedPages::none(g),
             touched: Default::default(),
         }
     }
 
-    fn position(&self, stripe: Stripe) -> usize {
-        (stripe.0 / self.lanes) as usize
+    /// The page of a stripe, and its entry there.
+    fn place(&self, stripe: Stripe) -> (u64, usize) {
+        let number = stripe.0 / self.lanes;
+        let (page, entry) = (number / MAP_ENTRIES_PER_PAGE, number % MAP_ENTRIES_PER_PAGE);
+        (page, entry as usize)
     }
 
     /// Where a stripe lives.
     pub fn get(&self, stripe: Stripe) -> MapEntry {
-        self.entries[self.position(stripe)]
+        let (page, entry) = self.place(stripe);
+        let page = self.pages[page as usize].as_ref();
+        page.map_or(MapEntry::default(), |entries| entries[entry])
     }
 
     /// Moves a stripe; the page that says so becomes dirty.
-    pub fn set(&mut self, stripe: Stripe, entry: MapEntry) {
-        let position = self.position(stripe);
-        if self.entries[position] != entry {
-            self.entries[position] = entry;
-            self.dirty.insert(position as u64 / MAP_ENTRIES_PER_PAGE);
+    pub fn set(&mut self, stripe: Stripe, new: MapEntry) {
+        if self.get(stripe) != new {
+            let (page, entry) = self.place(stripe);
+            self.page_mut(page)[entry] = new;
+            self.dirty.insert(page);
         }
+    }
+
+    fn page_mut(&mut self, page: u64) -> &mut MapPage {
+        self.pages[page as usize].get_or_insert_with(|| Box::new(BLANK_PAGE))
     }
 
     /// The entries of one page.
     pub fn page(&self, page: u64) -> &[MapEntry] {
-        let start = (page * MAP_ENTRIES_PER_PAGE) as usize;
-        let end = (start + MAP_ENTRIES_PER_PAGE as usize).min(self.entries.len());
-        &self.entries[start..end]
+        let entries = self.pages[page as usize].as_deref().unwrap_or(&BLANK_PAGE);
+        let left = self.stripes - page * MAP_ENTRIES_PER_PAGE;
+        &entries[..left.min(MAP_ENTRIES_PER_PAGE) as usize]
+    }
+
+    /// Whether no stripe of a page has a place or remembers one.
+    pub fn is_unused(&self, page: u64) -> bool {
+        self.page(page).iter().all(|e| *e == MapEntry::default())
     }
 
     /// Fills a page with what was read from a member.
     pub fn load_page(&mut self, page: u64, sequence: u64, entries: &[MapEntry]) {
-        let start = (page * MAP_ENTRIES_PER_PAGE) as usize;
-        let end = (start + MAP_ENTRIES_PER_PAGE as usize).min(self.entries.len());
-        self.entries[start..end].copy_from_slice(&entries[..end - start]);
+        let len = self.page(page).len();
         self.sequences[page as usize] = sequence;
+        match entries[..len].iter().all(|e| *e == MapEntry::default()) {
+            true => self.pages[page as usize] = None,
+            false => self.page_mut(page)[..len].copy_from_slice(&entries[..len]),
+        }
     }
 
-    /// Stripe numbers within the lane and their entries.
+    /// Numbers within the lane of stripes in pages that were ever written, and their entries.
     pub fn iter(&self) -> impl Iterator<Item = (u64, MapEntry)> {
-        self.entries.iter().enumerate().map(|(i, e)| (i as u64, *e))
+        let pages = self.pages.iter().enumerate();
+        let written = pages.filter_map(|(page, entries)| Some((page, entries.as_deref()?)));
+        written.flat_map(|(page, entries)| {
+            let first = page as u64 * MAP_ENTRIES_PER_PAGE;
+            (first..).zip(entries.iter().copied())
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+mod announce;
 pub mod api;
 mod apply;
 mod array;

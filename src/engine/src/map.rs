@@ -6,35 +6,56 @@ use crate::lane::Lane;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 use uraid_core::config::Index;
 use uraid_core::geometry::MAP_ENTRIES_PER_PAGE;
+use uraid_core::listed::ListedPages;
 use uraid_core::pages::{Found, MapEntry, decode_map_page, encode_map_page};
 use uraid_core::units::BLOCK_BYTES;
 
 /// Map pages read at once.
-const PAGES_PER_READ: u64 = 128;
+pub const PAGES_PER_READ: u64 = 128;
 
 /// Sequence number and entries of a map page.
 type MapPage = (u64, Vec<MapEntry>);
 
+/// Runs of pages to be read at once.
+fn runs_listed(pages: u64, listed: Option<&ListedPages>) -> impl Iterator<Item = Range<u64>> + '_ {
+    let wanted = move |page: &u64| listed.is_none_or(|listed| listed.has(*page));
+    let mut next = 0;
+    core::iter::from_fn(move || {
+        let first = (next..pages).find(wanted)?;
+        let most = pages.min(first + PAGES_PER_READ);
+        next = (first..most).find(|page| !wanted(page)).unwrap_or(most);
+        Some(first..next)
+    })
+}
+
 impl Array {
-    /// Loads the map of a lane. Fails when nobody has a page whole: where its stripes live is
-    /// not known then, and reading them as never written would be wrong.
-    pub async fn load_map(&self, lane: &Lane) -> Result<(), String> {
-        let pages = self.geometry.map_pages();
+    /// Loads the map of a lane: the pages that are listed, or all if no list counts. Fails when
+    /// nobody has a page whole: where its stripes live is not known then, and reading them as
+    /// never written would be wrong.
+    pub async fn load_map(&self, lane: &Lane, listed: Option<&ListedPages>) -> Result<(), String> {
         let writers = self.all_writers();
-        for first in (0..pages).step_by(PAGES_PER_READ as usize) {
-            let count = PAGES_PER_READ.min(pages - first);
+        for run in runs_listed(self.geometry.map_pages(), listed) {
+            let (first, count) = (run.start, run.end - run.start);
             let reads = writers
                 .iter()
                 .map(|i| self.read_map(lane, *i, first, count));
-            let found = join_all(reads).await;
-            for (at, page) in (first..first + count).enumerate() {
-                let copies = found.iter().map(|pages| pages[at].clone()).collect();
+            let mut found = join_all(reads).await;
+            for (at, page) in run.enumerate() {
+                let copies = found.iter_mut().map(|pages| pages[at].take()).collect();
                 let lacking = self.load_map_page(lane, page, &writers, copies)?;
                 self.level_map_page(lane, page, lacking).await;
             }
         }
+        let mut map = lane.map.borrow_mut();
+        if let Some(listed) = listed {
+            map.listed.merge(listed);
+        }
+        let written = (0..self.geometry.map_pages()).filter(|p| map.sequences[*p as usize] > 0);
+        let written: Vec<u64> = written.collect();
+        written.into_iter().for_each(|page| map.listed.add(page));
         Ok(())
     }
 
@@ -107,6 +128,15 @@ impl Array {
         Ok(lacking.map(|(index, _)| *index).collect())
     }
 
+    /// A page as it is in memory, under the number it has.
+    pub fn map_page_bytes(&self, lane: &Lane, page: u64) -> (u64, Vec<u8>) {
+        let map = lane.map.borrow();
+        let sequence = map.sequences[page as usize];
+        let id = lane.id as u16;
+        let bytes = encode_map_page(self.key, id, page, sequence, map.page(page));
+        (sequence, bytes)
+    }
+
     /// Gives a page to members that hold another, under the number it has: the next number goes
     /// over the other copy, which may be the only good one they have. The next checkpoint, which
     /// drops the journal records that would tell the difference, begins with a flush.
@@ -114,16 +144,32 @@ impl Array {
         if self.read_only || lacking.is_empty() {
             return;
         }
-        let (sequence, bytes) = {
-            let map = lane.map.borrow();
-            let sequence = map.sequences[page as usize];
-            let id = lane.id as u16;
-            let bytes = encode_map_page(self.key, id, page, sequence, map.page(page));
-            (sequence, self.pool.copy(&bytes))
-        };
+        let (sequence, bytes) = self.map_page_bytes(lane, page);
+        let bytes = self.pool.copy(&bytes);
         let copy = (sequence % 2) as usize;
         let offset = self.geometry.map_page_offset(lane.id, page, copy);
         let give = |index: Index| self.write_member(index, offset, alloc::vec![bytes.clone()]);
         join_all(lacking.into_iter().map(give)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uraid_core::geometry::{Geometry, Level, Shape};
+
+    #[test]
+    fn listed_pages_are_read_in_runs() {
+        let shape = Shape::new(Level::Raid6, 6, None, None, None).unwrap();
+        let g = Geometry::plan(shape, 1 << 40, None).unwrap();
+        let all: Vec<_> = runs_listed(300, None).collect();
+        assert_eq!(all, [0..128, 128..256, 256..300]);
+        let mut listed = ListedPages::none(&g);
+        assert_eq!(runs_listed(300, Some(&listed)).count(), 0);
+        for page in [0, 7, 8, 299].into_iter().chain(100..250) {
+            listed.add(page);
+        }
+        let some: Vec<_> = runs_listed(300, Some(&listed)).collect();
+        assert_eq!(some, [0..1, 7..9, 100..228, 228..250, 299..300]);
     }
 }

@@ -291,6 +291,7 @@ impl Array {
             (m.device.id, m.superblock_write, m.device.size_bytes, m.uuid)
         };
         let superblock = Superblock {
+            features: self.features,
             array: self.uuid,
             name: self.name.clone(),
             key: self.key,

@@ -1,6 +1,7 @@
 //! Opening an array: superblocks, checkpoints and the assembly rule, the config that says who is
 //! here, the map, recovery, and then service.
 
+use crate::announce::{FoundCheckpoint, Outlook};
 use crate::api::{Device, DeviceId, Event, IoError, OpenOptions, Refusal};
 use crate::array::Array;
 use crate::executor::{Executor, join_all};
@@ -14,6 +15,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use uraid_buffer::{BufMut, Pool};
 use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble, one_array};
 use uraid_core::config::{Config, EntryState, Index};
@@ -21,10 +23,10 @@ use uraid_core::journal::Checkpoint;
 use uraid_core::superblock::{
     COPY_OFFSETS, Inspection, SUPERBLOCK_BYTES, Superblock, inspect, tail_start,
 };
-use uraid_core::units::{BLOCK, BLOCK_BYTES};
+use uraid_core::units::{BLOCK, BLOCK_BYTES, is_blank};
 
-/// Newest checkpoint of each lane and its place, by device.
-type Checkpoints = Vec<BTreeMap<usize, (usize, Checkpoint)>>;
+/// Newest checkpoint of each lane, by device.
+type Checkpoints = Vec<BTreeMap<usize, FoundCheckpoint>>;
 
 /// What the devices turned out to be.
 struct Assembly {
@@ -99,39 +101,26 @@ impl Opening {
         let checkpoints = self.read_checkpoints(&candidates).await;
         let completed: BTreeSet<u64> = checkpoints
             .iter()
-            .flat_map(|l| l.values().map(|(_, c)| c.config_nonce))
+            .flat_map(|l| l.values().map(|found| found.checkpoint.config_nonce))
             .collect();
         let strictness = self.strictness(&candidates);
         let stale = rolled_back(&candidates, &checkpoints);
         let (behind, current): (Vec<_>, Vec<_>) = candidates
             .into_iter()
             .partition(|c| stale.contains(&c.device));
-        let old_image = |c: &Candidate| {
-            format!(
-                "{}: stale: its journal is older than its peers witnessed: it is an old image \
-                 of the member",
-                c.path
-            )
-        };
         let mut assembled = assemble(&current, &completed, strictness).map_err(|mut r| {
             // Who is out of date may be all that is missing.
+            let newest = current.iter().map(|c| &c.superblock.config);
+            let newest = newest.max_by_key(|config| config.epoch);
             for c in &behind {
                 r.text.push('\n');
-                r.text.push_str(&old_image(c));
+                r.text.push_str(&why_behind(c, newest));
             }
             refused(r)
         })?;
         let rolled_back = behind.iter().map(|c| c.superblock.index).collect();
         for c in behind {
-            let entry = assembled.reference.find(c.superblock.member);
-            let entry = entry.map(|i| *assembled.reference.entry(i));
-            let why = match entry.filter(|e| e.state == EntryState::Failed) {
-                Some(e) => {
-                    let epoch = e.left_epoch;
-                    format!("{}: stale: it left the array at config {epoch}", c.path)
-                }
-                None => old_image(&c),
-            };
+            let why = why_behind(&c, Some(&assembled.reference));
             assembled.rejected.push((c.device, why));
         }
         let lines = findings.lines().filter(|l| !l.is_empty());
@@ -244,15 +233,15 @@ impl Opening {
         self.begin_rebuilds(&array);
         for (lane, found) in array.lanes.iter().zip(checkpoints) {
             let present = by_index.values().filter_map(|c| found.get(&c.device));
-            let least = present.map(|(_, c)| c.number).min();
+            let numbers: Vec<u64> = present.map(|f| f.checkpoint.number).collect();
             let mut journal = lane.journal.borrow_mut();
-            journal.checkpoint_settled = least.unwrap_or(0);
-            let most = by_index.values().filter_map(|c| found.get(&c.device));
-            journal.checkpoint_number = most.map(|(_, c)| c.number).max().unwrap_or(0);
-            let kept = by_index.iter();
-            journal.records = kept
-                .filter_map(|(i, c)| Some((*i, *found.get(&c.device)?)))
-                .collect();
+            journal.checkpoint_settled = numbers.iter().copied().min().unwrap_or(0);
+            journal.checkpoint_number = numbers.iter().copied().max().unwrap_or(0);
+            let kept = by_index.iter().filter_map(|(index, c)| {
+                let found = found.get(&c.device)?;
+                Some((*index, (found.place, found.checkpoint)))
+            });
+            journal.records = kept.collect();
         }
         if !read_only && !self.enter_config(&array, &assembly).await {
             let text = array.suspended.borrow().clone().unwrap_or_default();
@@ -333,12 +322,17 @@ impl Opening {
     ) -> Result<String, String> {
         let mut summary = String::new();
         for lane in &array.lanes {
-            array.load_map(lane).await?;
-            let mine: BTreeMap<Index, Checkpoint> = array
+            let found: Vec<(Index, &FoundCheckpoint)> = array
                 .all_writers()
                 .into_iter()
-                .filter_map(|i| Some((i, checkpoints[lane.id].get(&by_index.get(&i)?.device)?.1)))
+                .filter_map(|i| Some((i, checkpoints[lane.id].get(&by_index.get(&i)?.device)?)))
                 .collect();
+            let outlooks = found.iter().map(|(_, f)| f.outlook.clone());
+            let outlook = outlooks.reduce(|all, one| all.merge(&one));
+            let outlook = outlook.unwrap_or(Outlook::UNKNOWN);
+            array.load_map(lane, outlook.listed.as_ref()).await?;
+            lane.journal.borrow_mut().following = outlook.following;
+            let mine = found.iter().map(|(i, f)| (*i, f.checkpoint)).collect();
             let what = array.recover_lane(lane, &mine).await?;
             if what != "clean" {
                 summary.push_str(&format!(
@@ -362,10 +356,11 @@ fn rolled_back(candidates: &[Candidate], checkpoints: &Checkpoints) -> BTreeSet<
         return stale;
     }
     for lane in checkpoints {
-        let Some(newest) = lane.values().map(|(_, c)| c.epoch).max() else {
+        let all = || lane.values().map(|found| &found.checkpoint);
+        let Some(newest) = all().map(|c| c.epoch).max() else {
             continue;
         };
-        let current = lane.values().map(|(_, c)| c).filter(|c| c.epoch == newest);
+        let current = all().filter(|c| c.epoch == newest);
         let witnessed = current.map(|c| c.witnessed_tail).max().unwrap_or(0);
         let behind = |c: &&Candidate| {
             let in_use = |s: &Superblock| s.config.entry(s.index).state.takes_writes();
@@ -373,34 +368,73 @@ fn rolled_back(candidates: &[Candidate], checkpoints: &Checkpoints) -> BTreeSet<
                 && in_use(&c.superblock)
                 && lane
                     .get(&c.device)
-                    .is_none_or(|(_, c)| (c.epoch, c.tail) < (newest, witnessed))
+                    .map(|found| &found.checkpoint)
+                    .is_none_or(|c| (c.epoch, c.tail) < (newest, witnessed))
         };
         stale.extend(candidates.iter().filter(behind).map(|c| c.device));
     }
     stale
 }
 
-/// The newest checkpoint of a lane on a member, and in which of its two places it is.
+/// Why a member lacks what its peers witnessed, in words: it left, as the newest config knows, or
+/// it is an old image.
+fn why_behind(c: &Candidate, newest: Option<&Config>) -> String {
+    let entry = newest.and_then(|config| Some(config.entry(config.find(c.superblock.member)?)));
+    let path = &c.path;
+    match entry.filter(|e| e.state == EntryState::Failed) {
+        Some(e) => format!(
+            "{path}: stale: it left the array at config {}",
+            e.left_epoch
+        ),
+        None => format!(
+            "{path}: stale: its journal is older than its peers witnessed: it is an old image of \
+             the member"
+        ),
+    }
+}
+
+/// The newest checkpoint of a lane on a member.
 pub async fn read_checkpoint(
     port: &Port,
     pool: &Pool,
     device: DeviceId,
     superblock: &Superblock,
     lane: usize,
-) -> Option<(usize, Checkpoint)> {
+) -> Option<FoundCheckpoint> {
+    let g = &superblock.geometry;
     // One by one: an unreadable copy must not hide the other.
     let read = |copy: usize| {
-        let offset = superblock.geometry.checkpoint_offset(lane, copy);
+        let offset = g.checkpoint_offset(lane, copy);
         port.read(device, offset, pool.take(BLOCK_BYTES)).filled()
     };
     let blocks = join_all([0, 1].map(read)).await;
     let decode = |(place, block): (usize, &Result<BufMut, IoError>)| {
         let block = block.as_ref().ok()?;
-        let found = Checkpoint::decode(block, superblock.key, lane as u16, superblock.index)?;
-        Some((place, found))
+        let (key, index) = (superblock.key, superblock.index);
+        let checkpoint = Checkpoint::decode(block, key, lane as u16, index)?;
+        let outlook = Outlook::of(&checkpoint, block, g);
+        Some(FoundCheckpoint {
+            place,
+            checkpoint,
+            outlook,
+        })
     };
-    let found = blocks.iter().enumerate().filter_map(decode);
-    found.max_by_key(|(_, c)| c.number)
+    let found: Vec<_> = blocks.iter().enumerate().filter_map(decode).collect();
+    let is_blank = |b: &Result<BufMut, IoError>| b.as_ref().is_ok_and(|b| is_blank(b));
+    let whole = found.len() + blocks.iter().filter(|b| is_blank(b)).count() == blocks.len();
+    // Of two with the same number the one that announces more is the newer.
+    let age = |f: &FoundCheckpoint| (f.checkpoint.number, Reverse(f.checkpoint.following));
+    let mut newest = found.iter().max_by_key(|f| age(f))?.clone();
+    // Lists only grow: an older one adds nothing, and of two with the same number either may be
+    // the newer.
+    let lists = found.iter().filter_map(|f| f.outlook.listed.as_ref());
+    if let Some(listed) = &mut newest.outlook.listed {
+        lists.for_each(|other| listed.merge(other));
+    }
+    if !whole {
+        newest.outlook = Outlook::UNKNOWN;
+    }
+    Some(newest)
 }
 
 /// Reads all four superblock copies of a device; one that cannot be read hides no other.

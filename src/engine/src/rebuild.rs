@@ -154,11 +154,13 @@ impl Array {
         };
         let chunk = u64::from(self.geometry.shape.chunk_bytes);
         let (mut done, mut total) = (0, 0);
-        for slot in (0..self.geometry.slots).map(Slot) {
+        let mut slot = self.skip_unused(Slot(0));
+        while slot.0 < self.geometry.slots {
             if self.needs(slot, since).is_some() {
                 total += chunk;
                 done += if slot.0 < cursor { chunk } else { 0 };
             }
+            slot = self.skip_unused(Slot(slot.0 + 1));
         }
         if let Some(p) = self.rebuilds.borrow_mut().get_mut(&index) {
             (p.done_bytes, p.total_bytes) = (done, total);
@@ -174,7 +176,7 @@ impl Array {
             if self.needs(Slot(next), since).is_some() {
                 slots.push(Slot(next));
             }
-            next += 1;
+            next = self.skip_unused(Slot(next + 1)).0;
         }
         let filled = join_all(slots.iter().map(|slot| self.fill_slot(index, *slot, since))).await;
         let done = filled.iter().filter(|f| matches!(f, Filled::Done)).count() as u64;

@@ -2,14 +2,19 @@
 //! only after the record that freed it is durable, and no reader or writer holds it.
 
 use crate::mutants::{Mutant, active};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
+/// Owners in one page of memory.
+const SLOTS_PER_PAGE: usize = 1024;
+
 /// Numbers here are slots and stripes within their lane.
 pub struct Slots {
-    /// Stripe + 1 by slot; 0: none.
-    owner: Vec<u32>,
+    count: u64,
+    /// Stripe + 1 by slot, 0: none. Pages of slots none of which was ever owned take no memory.
+    owners: Vec<Option<Box<[u32; SLOTS_PER_PAGE]>>>,
     /// One bit per slot: neither owned nor waiting.
     free: Vec<u64>,
     free_count: u64,
@@ -40,7 +45,10 @@ impl Slots {
             *free.last_mut().expect("there is a word") = (1 << (count % 64)) - 1;
         }
         Slots {
-            owner: alloc::vec![0; count as usize],
+            count,
+            owners: core::iter::repeat_with(|| None)
+                .take((count as usize).div_ceil(SLOTS_PER_PAGE))
+                .collect(),
             free,
             free_count: count,
             next: 0,
@@ -81,7 +89,23 @@ impl Slots {
 
     /// The stripe that lives in `slot`.
     pub fn owner(&self, slot: u64) -> Option<u64> {
-        self.owner[slot as usize].checked_sub(1).map(u64::from)
+        let page = self.owners[slot as usize / SLOTS_PER_PAGE].as_ref()?;
+        let owner = page[slot as usize % SLOTS_PER_PAGE];
+        owner.checked_sub(1).map(u64::from)
+    }
+
+    fn set_owner(&mut self, slot: u64, owner: u32) {
+        let page = &mut self.owners[slot as usize / SLOTS_PER_PAGE];
+        let page = page.get_or_insert_with(|| Box::new([0; SLOTS_PER_PAGE]));
+        page[slot as usize % SLOTS_PER_PAGE] = owner;
+    }
+
+    /// The first slot from `slot` on that may be owned, as far as that shows at a glance.
+    pub fn skip_unused(&self, slot: u64) -> u64 {
+        let at = slot as usize / SLOTS_PER_PAGE;
+        let used = (at..self.owners.len()).find(|page| self.owners[*page].is_some());
+        let first = used.map_or(self.count, |page| (page * SLOTS_PER_PAGE) as u64);
+        first.max(slot)
     }
 
     /// Takes a free slot, the next one after the last taken: neighbours in time are neighbours
@@ -130,8 +154,8 @@ impl Slots {
 
     /// A taken slot becomes `stripe`'s.
     pub fn own(&mut self, slot: u64, stripe: u64) {
-        debug_assert_eq!(self.owner[slot as usize], 0);
-        self.owner[slot as usize] = stripe as u32 + 1;
+        debug_assert_eq!(self.owner(slot), None);
+        self.set_owner(slot, stripe as u32 + 1);
         self.used_count += 1;
     }
 
@@ -142,8 +166,8 @@ impl Slots {
 
     /// The owner left in batch `seq`.
     pub fn release(&mut self, slot: u64, seq: u64, discard: bool) {
-        debug_assert_ne!(self.owner[slot as usize], 0);
-        self.owner[slot as usize] = 0;
+        debug_assert_ne!(self.owner(slot), None);
+        self.set_owner(slot, 0);
         self.used_count -= 1;
         self.waiting.push(Freed { slot, seq, discard });
         self.changes += 1;
@@ -152,7 +176,7 @@ impl Slots {
     /// Whether there are slots that are neither free nor owned: taken by a write under way,
     /// waiting for durability or for a holder, or being discarded. All of them move on.
     pub fn any_under_way(&self) -> bool {
-        self.free_count + self.used_count < self.owner.len() as u64
+        self.free_count + self.used_count < self.count
     }
 
     /// Grows whenever a slot may have come nearer to being free.
@@ -214,6 +238,19 @@ mod tests {
         s.unhold(slot);
         s.settle(11);
         assert_eq!(s.free_count(), 70);
+    }
+
+    #[test]
+    fn slots_that_were_never_owned_are_skipped() {
+        let count = 5 * SLOTS_PER_PAGE as u64 + 7;
+        let mut s = Slots::new(count);
+        assert_eq!((s.skip_unused(3), s.skip_unused(count)), (count, count));
+        let far = 3 * SLOTS_PER_PAGE as u64 + 5;
+        assert!(s.take_this(far));
+        s.own(far, 1);
+        assert_eq!(s.skip_unused(3), 3 * SLOTS_PER_PAGE as u64);
+        assert_eq!((s.skip_unused(far), s.skip_unused(far + 1)), (far, far + 1));
+        assert_eq!(s.skip_unused(4 * SLOTS_PER_PAGE as u64), count);
     }
 
     #[test]

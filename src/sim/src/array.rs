@@ -7,6 +7,7 @@ use crate::scenario::Scenario;
 use uraid_core::create::{CreateOptions, CreatePlan, plan};
 use uraid_core::geometry::Geometry;
 use uraid_core::journal::Checkpoint;
+use uraid_core::listed::ListedPages;
 use uraid_core::superblock::Superblock;
 use uraid_core::units::BLOCK;
 
@@ -100,19 +101,10 @@ fn ring_blocks_min(g: &Geometry) -> u64 {
 fn prepare(medium: &mut Medium, superblock: Superblock) {
     let g = superblock.geometry;
     for lane in 0..g.lanes {
-        let first = Checkpoint {
-            lane,
-            member: superblock.index,
-            number: 1,
-            epoch: 1,
-            tail: 1,
-            tail_pos: 0,
-            witnessed_tail: 1,
-            config_nonce: superblock.config.nonce,
-        };
+        let first = Checkpoint::first(lane, superblock.index, superblock.config.nonce);
         medium.set(
             g.checkpoint_offset(lane.into(), 1),
-            &first.encode(superblock.key),
+            &first.encode(superblock.key, Some(&ListedPages::none(&g))),
         );
     }
     for offset in Superblock::offsets(superblock.write, medium.len()) {

@@ -3,15 +3,17 @@
 //! for the right crash.
 //!
 //! - A journal batch is written only where the durable checkpoint says that nothing is needed.
+//! - Nothing is journalled behind a durable checkpoint that says that nothing follows.
 //! - A page is written over its older copy, never over the only good one.
 //! - A checksum page names a batch only when the member's record of it is durable.
 
 use crate::medium::{Durable, Medium};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
 use uraid_core::geometry::{Geometry, Slot};
-use uraid_core::journal::{Checkpoint, Header, HeaderKind};
+use uraid_core::journal::{Checkpoint, Following, Header, HeaderKind};
 use uraid_core::pages::{ChecksumPage, Found, Sum, decode_map_page};
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
 
@@ -34,6 +36,9 @@ impl Watch {
         let len: u64 = buffers.iter().map(|b| b.len() as u64).sum();
         if (zones.journal..zones.relog).contains(&offset) {
             return self.check_batch(medium, buffers, len / BLOCK);
+        }
+        if (zones.relog..zones.map).contains(&offset) {
+            return self.check_relog(medium, buffers);
         }
         // Whoever writes both copies prepares a member that is none yet.
         let one_copy = len == BLOCK && (zones.map..zones.data).contains(&offset);
@@ -137,6 +142,12 @@ impl Watch {
                 header.seq, header.epoch, newest.epoch
             ));
         }
+        if newest.following == Following::Nothing {
+            return Some(format!(
+                "batch {} follows a durable checkpoint that says that nothing does",
+                header.seq
+            ));
+        }
         let end = header.pos + blocks;
         (end > newest.tail_pos + g.ring_blocks).then(|| {
             format!(
@@ -146,13 +157,25 @@ impl Watch {
         })
     }
 
-    /// The newest durable checkpoint of a lane.
+    fn check_relog(&self, medium: &Medium, buffers: &[Buf]) -> Option<String> {
+        let header = Header::decode(&buffers[0], self.key, &self.geometry)?;
+        let newest = self.newest_checkpoint(medium, header.lane, header.member)?;
+        (newest.following != Following::Anything).then(|| {
+            format!(
+                "a re-log of epoch {} follows a durable checkpoint that says that none does",
+                header.epoch
+            )
+        })
+    }
+
+    /// The newest durable checkpoint of a lane; of two with the same number the one after which
+    /// more may follow.
     fn newest_checkpoint(&self, medium: &Medium, lane: u16, member: Index) -> Option<Checkpoint> {
         let copies = [0, 1].into_iter().filter_map(|copy| {
             let offset = self.geometry.checkpoint_offset(lane.into(), copy);
             Checkpoint::decode(&load(medium, offset), self.key, lane, member)
         });
-        copies.max_by_key(|c| c.number)
+        copies.max_by_key(|c| (c.number, Reverse(c.following)))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::layouts::LAYOUTS;
 use crate::seal;
 use uraid_core::config::Index;
 use uraid_core::geometry::{Geometry, Slot, Stripe};
-use uraid_core::journal::{Checkpoint, Entry, Header, HeaderKind};
+use uraid_core::journal::{Checkpoint, Entry, Following, Header, HeaderKind};
 use uraid_core::units::BLOCK_BYTES;
 use uraid_parity::ColumnSet;
 
@@ -44,11 +44,11 @@ pub fn run(data: &[u8]) {
 
 fn run_checkpoint(mut c: Choices<'_>) {
     let checkpoint = any_checkpoint(&mut c);
-    let mut bytes = checkpoint.encode(KEY);
+    let mut bytes = checkpoint.encode(KEY, None);
     c.edit(&mut bytes);
     seal::metadata(&mut bytes, KEY);
     if let Some(read) = Checkpoint::decode(&bytes, KEY, checkpoint.lane, checkpoint.member) {
-        let again = read.encode(KEY);
+        let again = read.encode(KEY, None);
         assert_eq!(
             Checkpoint::decode(&again, KEY, read.lane, read.member),
             Some(read)
@@ -72,6 +72,7 @@ fn any_checkpoint(c: &mut Choices<'_>) -> Checkpoint {
         tail_pos: c.number(0),
         witnessed_tail: c.number(1),
         config_nonce: c.number(1),
+        following: *c.pick(&[Following::Anything, Following::Batches, Following::Nothing]),
     }
 }
 

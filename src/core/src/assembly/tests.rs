@@ -40,6 +40,7 @@ fn new_array(level: Level, n: usize) -> Vec<Superblock> {
         entries: (0..n).map(entry).collect(),
     };
     let superblock = |i: usize| Superblock {
+        features: 0,
         array: Uuid([99; 16]),
         name: "t".into(),
         key: 1,

@@ -4,16 +4,83 @@ use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::Lane;
 use crate::mutants::{Mutant, active};
-use alloc::collections::BTreeMap;
+use crate::read::split_blocks;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use uraid_buffer::Buf;
 use uraid_core::checksum;
 use uraid_core::config::Index;
-use uraid_core::journal::{Checkpoint, Entry, Header, HeaderKind};
-use uraid_core::units::{BLOCK, BLOCK_BYTES};
+use uraid_core::journal::{Checkpoint, Entry, Following, Header, HeaderKind};
+use uraid_core::units::{BLOCK, BLOCK_BYTES, is_blank};
 
 /// How much of a journal is read at once.
 const READ_BLOCKS: u64 = 256;
+
+/// A journal area of a member, read piece by piece: pieces that were passed are let go, so that
+/// only what records hold stays in memory.
+struct Area<'a> {
+    array: &'a Array,
+    index: Index,
+    offset: u64,
+    blocks: u64,
+    /// The pieces at hand: number, and blocks, none of which if all are blank. A block that cannot
+    /// be read is `None`.
+    pieces: VecDeque<(u64, Vec<Option<Buf>>)>,
+}
+
+impl Area<'_> {
+    /// Some blocks, one after the other; `None` where the area ends before they do.
+    async fn blocks(&mut self, from: u64, count: u64) -> Option<Vec<Option<Buf>>> {
+        if from + count > self.blocks {
+            return None;
+        }
+        let mut all = Vec::with_capacity(count as usize);
+        for at in from..from + count {
+            let piece = self.piece(at / READ_BLOCKS).await;
+            all.push(piece.get((at % READ_BLOCKS) as usize).cloned().flatten());
+        }
+        Some(all)
+    }
+
+    /// The first block from `from` on that is not in a blank piece, at most `end`; pieces before
+    /// it are let go.
+    async fn skip_blank(&mut self, from: u64, end: u64) -> u64 {
+        let mut at = from;
+        while at < end && self.piece(at / READ_BLOCKS).await.is_empty() {
+            at = (at / READ_BLOCKS + 1) * READ_BLOCKS;
+        }
+        let at = at.min(end);
+        self.pieces.retain(|(n, _)| *n >= at / READ_BLOCKS);
+        at
+    }
+
+    async fn piece(&mut self, number: u64) -> &[Option<Buf>] {
+        let known = self.pieces.iter().position(|(n, _)| *n == number);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let piece = self.read_piece(number).await;
+                self.pieces.push_back((number, piece));
+                self.pieces.len() - 1
+            }
+        };
+        &self.pieces[at].1
+    }
+
+    async fn read_piece(&self, number: u64) -> Vec<Option<Buf>> {
+        let first = number * READ_BLOCKS;
+        let count = READ_BLOCKS.min(self.blocks - first) as usize;
+        let offset = self.offset + first * BLOCK;
+        let read = self
+            .array
+            .read_member(self.index, offset, count * BLOCK_BYTES);
+        match read.await {
+            Ok(bytes) if is_blank(&bytes) => Vec::new(),
+            Ok(bytes) => split_blocks(&bytes.freeze()).map(Some).collect(),
+            Err(()) => alloc::vec![None; count],
+        }
+    }
+}
 
 /// Where the records were found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +98,13 @@ pub enum Origin {
 struct Record {
     header: Header,
     payload: Vec<Buf>,
+}
+
+impl Record {
+    /// Blocks it takes.
+    fn blocks(&self) -> u64 {
+        (self.header.blocks() + self.payload.len()) as u64
+    }
 }
 
 /// All records of the journal epoch that counts. A record is named by its batch number, or by its
@@ -99,17 +173,20 @@ impl Array {
         lane: &Lane,
         checkpoints: &BTreeMap<Index, Checkpoint>,
     ) -> Evidence {
+        let following = lane.journal.borrow().following;
         let checkpoint_epoch = checkpoints.values().map(|c| c.epoch).max().unwrap_or(0);
-        let scans = checkpoints
-            .iter()
-            .map(|(index, c)| self.scan_ring(lane, *index, c));
-        let ring: Vec<(Index, Vec<Record>)> = join_all(scans).await;
-        let mut areas = Vec::new();
-        for area in 0..2 {
-            let scans = checkpoints
-                .keys()
-                .map(|index| self.scan_relog(lane, *index, area));
-            areas.push(join_all(scans).await);
+        let mut ring: Vec<(Index, Vec<Record>)> = Vec::new();
+        if following <= Following::Batches {
+            let scan = checkpoints.iter();
+            let scan = scan.map(|(index, c)| self.scan_ring(lane, *index, c));
+            ring = join_all(scan).await;
+        }
+        let mut areas = [Vec::new(), Vec::new()];
+        if following <= Following::Anything {
+            for (area, found) in areas.iter_mut().enumerate() {
+                let scan = checkpoints.keys();
+                *found = join_all(scan.map(|index| self.scan_relog(lane, *index, area))).await;
+            }
         }
         let epochs = |found: &[(Index, Vec<Record>)]| {
             found
@@ -261,27 +338,24 @@ impl Array {
         checkpoint: &Checkpoint,
     ) -> (Index, Vec<Record>) {
         let size = self.geometry.ring_blocks;
-        let blocks = self
-            .read_journal(index, self.geometry.ring_offset(lane.id), size)
-            .await;
+        let mut area = self.journal_area(index, self.geometry.ring_offset(lane.id), size);
         let mut records = Vec::new();
         let mut pos = checkpoint.tail_pos;
         let end = pos + size;
         while pos < end {
-            let record = self
-                .record_at(&blocks, pos % size, lane, index)
-                .filter(|r| {
-                    r.header.kind == HeaderKind::Batch
-                        && r.header.pos == pos
-                        && r.header.epoch >= checkpoint.epoch
-                });
-            match record {
-                Some(record) => {
-                    pos += (record.header.blocks() + record.payload.len()) as u64;
-                    records.push(record);
-                }
-                None => pos += 1,
+            let lap = pos - pos % size;
+            let skipped = area.skip_blank(pos - lap, size.min(end - lap)).await;
+            if lap + skipped > pos {
+                pos = lap + skipped;
+                continue;
             }
+            let record = record_at(&mut area, pos - lap, lane).await.filter(|r| {
+                r.header.kind == HeaderKind::Batch
+                    && r.header.pos == pos
+                    && r.header.epoch >= checkpoint.epoch
+            });
+            pos += record.as_ref().map_or(1, Record::blocks);
+            records.extend(record);
         }
         (index, records)
     }
@@ -289,74 +363,58 @@ impl Array {
     /// All valid records of one of a member's re-log areas.
     async fn scan_relog(&self, lane: &Lane, index: Index, area: usize) -> (Index, Vec<Record>) {
         let size = self.geometry.relog_blocks;
-        let offset = self.geometry.relog_offset(lane.id, area);
-        let blocks = self.read_journal(index, offset, size).await;
+        let mut area = self.journal_area(index, self.geometry.relog_offset(lane.id, area), size);
         let mut records = Vec::new();
         let mut pos = 0;
         while pos < size {
-            let record = self.record_at(&blocks, pos, lane, index);
-            match record.filter(|r| r.header.pos == pos && r.header.kind != HeaderKind::Batch) {
-                Some(record) => {
-                    pos += (record.header.blocks() + record.payload.len()) as u64;
-                    records.push(record);
-                }
-                None => pos += 1,
+            let skipped = area.skip_blank(pos, size).await;
+            if skipped > pos {
+                pos = skipped;
+                continue;
             }
+            let record = record_at(&mut area, pos, lane).await;
+            let record =
+                record.filter(|r| r.header.pos == pos && r.header.kind != HeaderKind::Batch);
+            pos += record.as_ref().map_or(1, Record::blocks);
+            records.extend(record);
         }
         (index, records)
     }
 
-    /// Blocks of a journal area; those that cannot be read are left out.
-    async fn read_journal(&self, index: Index, offset: u64, size: u64) -> Vec<Option<Buf>> {
-        let mut blocks = Vec::with_capacity(size as usize);
-        for start in (0..size).step_by(READ_BLOCKS as usize) {
-            let count = READ_BLOCKS.min(size - start) as usize;
-            match self
-                .read_member(index, offset + start * BLOCK, count * BLOCK_BYTES)
-                .await
-            {
-                Ok(bytes) if bytes.iter().all(|b| *b == 0) => {
-                    blocks.extend(core::iter::repeat_n(None, count));
-                }
-                Ok(bytes) => blocks.extend(crate::read::split_blocks(&bytes.freeze()).map(Some)),
-                Err(()) => blocks.extend(core::iter::repeat_n(None, count)),
-            }
+    fn journal_area(&self, index: Index, offset: u64, blocks: u64) -> Area<'_> {
+        Area {
+            array: self,
+            index,
+            offset,
+            blocks,
+            pieces: VecDeque::new(),
         }
-        blocks
     }
+}
 
-    fn record_at(
-        &self,
-        blocks: &[Option<Buf>],
-        at: u64,
-        lane: &Lane,
-        index: Index,
-    ) -> Option<Record> {
-        let at = at as usize;
-        let first = blocks[at].as_ref()?;
-        let count = Header::peek_blocks(first)?;
-        let gathered: Vec<&Buf> = blocks
-            .get(at..at + count)?
-            .iter()
-            .map(Option::as_ref)
-            .collect::<Option<_>>()?;
-        let header = match gathered[..] {
-            [one] => Header::decode(one, self.key, &self.geometry)?,
-            _ => {
-                let bytes: Vec<u8> = gathered.iter().flat_map(|b| b.iter().copied()).collect();
-                Header::decode(&bytes, self.key, &self.geometry)?
-            }
-        };
-        if header.lane != lane.id as u16 || header.member != index {
-            return None;
+/// The record that begins at block `at` of an area, if there is one of this lane and member.
+async fn record_at(area: &mut Area<'_>, at: u64, lane: &Lane) -> Option<Record> {
+    let first = area.blocks(at, 1).await?.pop()??;
+    let count = Header::peek_blocks(&first)?;
+    let gathered = area.blocks(at, count as u64).await?;
+    let gathered = gathered.into_iter().collect::<Option<Vec<Buf>>>()?;
+    let array = area.array;
+    let header = match &gathered[..] {
+        [one] => Header::decode(one, array.key, &array.geometry)?,
+        _ => {
+            let bytes: Vec<u8> = gathered.iter().flat_map(|b| b.iter().copied()).collect();
+            Header::decode(&bytes, array.key, &array.geometry)?
         }
-        let from = at + count;
-        let payload = blocks.get(from..from + header.payload_blocks as usize)?;
-        // A payload block that cannot be read verifies as little as a torn one.
-        let payload = payload
-            .iter()
-            .map(|b| b.clone().unwrap_or_else(|| self.zero.clone()));
-        let payload = payload.collect();
-        Some(Record { header, payload })
+    };
+    if header.lane != lane.id as u16 || header.member != area.index {
+        return None;
     }
+    let from = at + count as u64;
+    let payload = area.blocks(from, header.payload_blocks.into()).await?;
+    // A payload block that is blank or cannot be read verifies as little as a torn one.
+    let payload = payload
+        .into_iter()
+        .map(|b| b.unwrap_or_else(|| array.zero.clone()));
+    let payload = payload.collect();
+    Some(Record { header, payload })
 }

@@ -30,7 +30,7 @@ use judge::{Change, State};
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
-use uraid_core::journal::{Checkpoint, Entry, Header, HeaderKind};
+use uraid_core::journal::{Checkpoint, Entry, Following, Header, HeaderKind};
 use uraid_core::pages::{MapEntry, Sum};
 use uraid_core::units::BLOCK;
 use uraid_parity::ColumnSet;
@@ -185,6 +185,9 @@ impl Array {
             // slot may be there than the next failure leaves room for.
             if !active(Mutant::MendSkipped) {
                 self.mend(&decision.mend).await;
+            }
+            if !active(Mutant::RelogUnannounced) {
+                self.announce(lane, Following::Anything).await;
             }
             self.flush_members().await;
             let area = match evidence.origin {

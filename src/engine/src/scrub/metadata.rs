@@ -15,7 +15,7 @@ use uraid_core::geometry::MAP_ENTRIES_PER_PAGE;
 use uraid_core::journal::Checkpoint;
 use uraid_core::pages::{ChecksumPage, Found, MapEntry, decode_map_page, encode_map_page};
 use uraid_core::superblock::{SUPERBLOCK_BYTES, Superblock};
-use uraid_core::units::BLOCK_BYTES;
+use uraid_core::units::{BLOCK_BYTES, is_blank};
 
 /// What was found at one of two places of a page.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -151,7 +151,8 @@ impl Array {
                 newest,
                 found,
             };
-            self.settle_twin(twin, || expected.encode(self.key)).await;
+            self.settle_twin(twin, || self.encode_record(lane, &expected))
+                .await;
         }
     }
 
@@ -273,8 +274,4 @@ impl Array {
         }
         false
     }
-}
-
-fn is_blank(bytes: &[u8]) -> bool {
-    bytes.iter().all(|b| *b == 0)
 }

@@ -216,11 +216,14 @@ impl Array {
         }
         let chunk = u64::from(self.geometry.shape.chunk_bytes);
         let cursor = self.scrub.borrow().cursor;
-        let used = (0..self.geometry.slots).filter(|s| self.stripe_in(Slot(*s)).is_some());
         let (mut done, mut total) = (0, 0);
-        for slot in used {
-            total += chunk;
-            done += if slot < cursor { chunk } else { 0 };
+        let mut slot = self.skip_unused(Slot(0));
+        while slot.0 < self.geometry.slots {
+            if self.stripe_in(slot).is_some() {
+                total += chunk;
+                done += if slot.0 < cursor { chunk } else { 0 };
+            }
+            slot = self.skip_unused(Slot(slot.0 + 1));
         }
         let mut scrub = self.scrub.borrow_mut();
         (scrub.done_bytes, scrub.total_bytes) = (done, total);
@@ -233,7 +236,7 @@ impl Array {
         let mut slots = Vec::new();
         while next < self.geometry.slots && slots.len() < SLOTS_IN_FLIGHT_MAX {
             slots.extend(Some(Slot(next)).filter(|s| self.stripe_in(*s).is_some()));
-            next += 1;
+            next = self.skip_unused(Slot(next + 1)).0;
         }
         join_all(slots.iter().map(|slot| self.scrub_slot(*slot))).await;
         if !self.is_scrubbing() {

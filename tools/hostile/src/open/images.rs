@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use uraid_buffer::Pool;
 use uraid_core::journal::Checkpoint;
+use uraid_core::listed::ListedPages;
 use uraid_core::superblock::Superblock;
 use uraid_core::units::BLOCK;
 use uraid_engine::api::{Command, IoKind, OpenOptions, Request};
@@ -142,17 +143,9 @@ fn new(layout: &Layout) -> Image {
         let g = s.geometry;
         let mut member = Member::new(g.member_bytes());
         for lane in 0..g.lanes {
-            let first = Checkpoint {
-                lane,
-                member: s.index,
-                number: 1,
-                epoch: 1,
-                tail: 1,
-                tail_pos: 0,
-                witnessed_tail: 1,
-                config_nonce: s.config.nonce,
-            };
-            member.write(g.checkpoint_offset(lane.into(), 1), &first.encode(s.key));
+            let first = Checkpoint::first(lane, s.index, s.config.nonce);
+            let bytes = first.encode(s.key, Some(&ListedPages::none(&g)));
+            member.write(g.checkpoint_offset(lane.into(), 1), &bytes);
         }
         for offset in Superblock::offsets(s.write, member.len) {
             member.write(offset, &s.encode());

@@ -9,7 +9,8 @@ use crate::{seal, superblock};
 use uraid_core::checksum;
 use uraid_core::config::Index;
 use uraid_core::geometry::{Geometry, Slot, Stripe};
-use uraid_core::journal::{Checkpoint, Entry, Header, HeaderKind};
+use uraid_core::journal::{Checkpoint, Entry, Following, Header, HeaderKind};
+use uraid_core::listed::ListedPages;
 use uraid_core::pages::{
     ChecksumPage, Found, MapEntry, PageStamp, Peer, Sum, decode_map_page, encode_map_page,
 };
@@ -126,16 +127,8 @@ impl Victim<'_> {
         let valid = copies
             .iter()
             .filter_map(|b| Checkpoint::decode(b, self.key, lane, self.index));
-        valid.max_by_key(|c| c.number).unwrap_or(Checkpoint {
-            lane,
-            member: self.index,
-            number: 1,
-            epoch: 1,
-            tail: 1,
-            tail_pos: 0,
-            witnessed_tail: 1,
-            config_nonce: 1,
-        })
+        let newest = valid.max_by_key(|c| c.number);
+        newest.unwrap_or(Checkpoint::first(lane, self.index, 1))
     }
 
     fn lane(&self, c: &mut Choices<'_>) -> u16 {
@@ -157,7 +150,12 @@ impl Victim<'_> {
             });
         }
         let offset = self.geometry.checkpoint_offset(lane.into(), c.index(2));
-        self.put(offset, &checkpoint.encode(self.key));
+        if c.one_in(4) {
+            checkpoint.following = *c.pick(&[Following::Batches, Following::Nothing]);
+        }
+        let none = ListedPages::none(&self.geometry);
+        let listed = c.one_in(4).then_some(&none);
+        self.put(offset, &checkpoint.encode(self.key, listed));
     }
 
     /// A batch that fits behind the tail, or nearly.
