@@ -1,6 +1,7 @@
 //! The command line as it is typed; `uraid help` is generated from these definitions.
 
 pub use super::attach::{AttachArgs, DetachArgs, SuperviseArgs};
+pub use super::bench::args::{BenchArgs, BenchClientArgs};
 pub use super::serve_args::{IoBackend, ServeArgs};
 use super::sizes::{parse_rate, parse_size};
 pub use super::tls_args::{TlsAction, TlsArgs};
@@ -78,6 +79,11 @@ pub enum Command {
     Attach(AttachArgs),
     /// Undo an attach: unmount, end the device
     Detach(DetachArgs),
+    /// Measure throughput and latency, and what they cost, on this machine
+    Bench(BenchArgs),
+    /// Put one load on a server
+    #[command(hide = true)]
+    BenchClient(BenchClientArgs),
     /// Keep an attached device up
     #[command(hide = true)]
     Supervise(SuperviseArgs),
@@ -515,6 +521,15 @@ mod tests {
             "uraid tls init d --days 40000",
             "uraid tls client d",
             "uraid tls psk f",
+            "uraid bench a b",
+            "uraid bench --layout raid5",
+            "uraid bench --layout raid1x2 --level raid1 --members 2",
+            "uraid bench --level raid1 --members 2 a b",
+            "uraid bench --states whole",
+            "uraid bench --size 1M",
+            "uraid bench --seconds 0",
+            "uraid bench --connections 0",
+            "uraid bench --force --level raid1 --members 2",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod attach;
+mod bench;
 mod check;
 mod create;
 mod examine;
@@ -50,6 +51,8 @@ fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure>
         Command::Check(args) => return check::run(args, output),
         Command::Stop(args) => orders::stop(args, output),
         Command::Upgrade(args) => orders::upgrade(args, output),
+        Command::Bench(args) => bench::run(args, output),
+        Command::BenchClient(_) => bench::client::run(),
         Command::List => target::list(output),
         Command::Wipe(args) => wipe::run(args, output),
         Command::Clear(args) => orders::clear(args, output),

@@ -247,7 +247,8 @@ pub(super) fn start_driver(backend: Backend, pool: &Pool) -> Result<Driver, Fail
     Ok(driver)
 }
 
-fn witness_path(array: Uuid) -> Option<PathBuf> {
+/// Where this host notes the last config of the array; none without a home.
+pub fn witness_path(array: Uuid) -> Option<PathBuf> {
     paths::state_directory().map(|directory| directory.join(format!("{array}.witness")))
 }
 
