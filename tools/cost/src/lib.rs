@@ -4,10 +4,12 @@
 
 pub mod counters;
 pub mod design;
+pub mod document;
 pub mod flush_rule;
 pub mod json;
 pub mod layout;
 pub mod measure;
+pub mod place;
 pub mod report;
 pub mod server;
 pub mod table;

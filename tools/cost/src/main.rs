@@ -3,16 +3,16 @@
 use clap::Parser;
 use cost::layout::Layout;
 use cost::measure::{Plan, measure};
-use cost::{json, report};
-use std::path::{Path, PathBuf};
+use cost::{document, json, place, report};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Room a tmpfs must have before members go there: two arrays with parity, the plain file.
 const ROOM_FACTOR: u64 = 6;
 
-/// In a document, what was measured stands between these.
-const MARKERS: [&str; 2] = ["<!-- measured:begin -->\n", "<!-- measured:end -->"];
+/// In a document, what was measured stands between markers of this name.
+const MARKER: &str = "measured";
 
 /// Measures what each promise of uraid costs: the program is served over members in a directory
 /// and driven over its socket, beside nbdkit over one plain file; the engine's counters stand
@@ -79,7 +79,7 @@ fn run(options: &Options) -> Result<bool, String> {
         print!("{}", report::text(&plan, &measured));
     }
     if let Some(path) = &options.markdown {
-        write_between_markers(path, &report::text(&plan, &measured))?;
+        document::replace(path, MARKER, &report::text(&plan, &measured))?;
     }
     let violations = report::violations(&measured);
     violations
@@ -104,9 +104,10 @@ impl Options {
             0 => Layout::ALL.to_vec(),
             _ => self.layouts.clone(),
         };
+        let default_dir = || place::default_dir(ROOM_FACTOR * array_bytes);
         Ok(Plan {
             binary,
-            dir: self.dir.clone().unwrap_or_else(|| default_dir(array_bytes)),
+            dir: self.dir.clone().unwrap_or_else(default_dir),
             layouts,
             rounds: self.rounds,
             time: Duration::from_secs_f64(self.seconds),
@@ -122,29 +123,4 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse::<f64>().ok();
     let sensible = seconds.filter(|s| (0.001..=3600.0).contains(s));
     sensible.ok_or_else(|| "a number of seconds from 0.001 to 3600".to_string())
-}
-
-/// Memory, where there is room in it.
-fn default_dir(array_bytes: u64) -> PathBuf {
-    let shm = Path::new("/dev/shm");
-    let room = nix::sys::statvfs::statvfs(shm);
-    let room = room.map_or(0, |s| s.blocks_available() * s.fragment_size());
-    if room >= ROOM_FACTOR * array_bytes {
-        shm.to_path_buf()
-    } else {
-        std::env::temp_dir()
-    }
-}
-
-/// Replaces what stands between the markers.
-fn write_between_markers(path: &Path, text: &str) -> Result<(), String> {
-    let error = |e: std::io::Error| format!("{}: {e}", path.display());
-    let document = std::fs::read_to_string(path).map_err(error)?;
-    let [begin, end] = MARKERS.map(|m| document.find(m));
-    let (Some(begin), Some(end)) = (begin.map(|at| at + MARKERS[0].len()), end) else {
-        let markers = MARKERS.map(str::trim_end).join(" and ");
-        return Err(format!("{}: there are no {markers}", path.display()));
-    };
-    let (before, after) = (&document[..begin], &document[end..]);
-    std::fs::write(path, format!("{before}\n{text}\n{after}")).map_err(error)
 }

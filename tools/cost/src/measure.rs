@@ -14,9 +14,6 @@ use uraid_load::{Drive, Kind, Limit, Load, Order};
 /// has touched (as long as there are any), far from the last one.
 const PAIRS: Load = Load::new(Kind::WriteAndFlush, Order::Scattered, 4 << 10, 1);
 
-/// The array is at least so many times as large as all its journals.
-const JOURNALS_IN_EXPORT_MIN: u64 = 4;
-
 /// What to measure, and how long.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -170,7 +167,7 @@ fn measure_layout(
     };
     let member_bytes = (plan.array_bytes / layout.data).next_multiple_of(1 << 20);
     let sizes = uraid.create("verified", &layout, member_bytes)?;
-    check_sizes(&layout, &sizes)?;
+    sizes.check(&layout)?;
     uraid.create("unverified", &layout, member_bytes)?;
     let baseline = if plan.baseline {
         Server::nbdkit(dir.path(), sizes.export_bytes, plan.seed)?
@@ -217,18 +214,6 @@ fn measure_layout(
     })
 }
 
-fn check_sizes(layout: &Layout, sizes: &Sizes) -> Result<(), String> {
-    let journals_bytes = layout.members() * sizes.journal_blocks * 4096;
-    if sizes.export_bytes >= JOURNALS_IN_EXPORT_MIN * journals_bytes {
-        return Ok(());
-    }
-    Err(format!(
-        "{}: an array of {} bytes is less than {JOURNALS_IN_EXPORT_MIN} times its journals \
-         ({journals_bytes} bytes), so what goes in place would not be measured: make it larger",
-        layout.name, sizes.export_bytes
-    ))
-}
-
 /// Servers at work and what was measured of them so far.
 struct Bench {
     /// In the order of [`Target::ALL`].
@@ -243,7 +228,7 @@ impl Bench {
     fn warm_up(&mut self, layout: &Layout, sizes: &Sizes) -> Result<(), String> {
         const RANDOM_WRITE: Load = CASES[7].load;
         const REQUESTS: u64 = 1024;
-        let journals_bytes = layout.members() * sizes.journal_blocks * 4096;
+        let journals_bytes = sizes.journals_bytes(layout);
         for server in self.servers.iter_mut().flatten() {
             server.clients.fill(u64::MAX, |_| ()).map_err(of_client)?;
             loop {

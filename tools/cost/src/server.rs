@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// An array whose counters stand still for so long has made its last checkpoint: it looks every
 /// second, and makes one when there was nothing to do since the last look.
 const SETTLED: Duration = Duration::from_millis(2300);
+/// An array is at least so many times as large as all its journals.
+const JOURNALS_IN_EXPORT_MIN: u64 = 4;
 /// Between looks at the counters.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -50,9 +52,34 @@ pub struct Sizes {
     pub rows_per_checkpoint: u64,
 }
 
+impl Sizes {
+    /// Bytes of all journals of the array.
+    pub fn journals_bytes(&self, layout: &Layout) -> u64 {
+        layout.members() * self.journal_blocks * 4096
+    }
+
+    /// Whether the array is so much larger than its journals that random writes are measured with
+    /// what follows from them.
+    ///
+    /// # Errors
+    /// What is too small.
+    pub fn check(&self, layout: &Layout) -> Result<(), String> {
+        let journals_bytes = self.journals_bytes(layout);
+        if self.export_bytes >= JOURNALS_IN_EXPORT_MIN * journals_bytes {
+            return Ok(());
+        }
+        Err(format!(
+            "{}: an array of {} bytes is less than {JOURNALS_IN_EXPORT_MIN} times its journals \
+             ({journals_bytes} bytes), so what goes in place would not be measured: make it larger",
+            layout.name, self.export_bytes
+        ))
+    }
+}
+
 /// A running server with a connection to it. Dropping it kills it.
 pub struct Server {
     child: Child,
+    address: Address,
     /// The connection.
     pub clients: Clients,
     /// For `uraid` only: the command that tells its status.
@@ -101,7 +128,7 @@ impl Uraid<'_> {
         options: &[&str],
         seed: u64,
     ) -> Result<Server, String> {
-        let place = |ending: &str| self.dir.join(format!("{name}.{ending}"));
+        let place = |ending: &str| self.place(name, ending);
         let (socket, control, log) = (place("nbd"), place("control"), place("log"));
         let mut command = self.command("serve");
         command.arg("--control").arg(&control).args(options);
@@ -127,6 +154,20 @@ impl Uraid<'_> {
         let mut status = self.command("status");
         status.arg("--json").arg("--control").arg(&control);
         Server::connect(child, &socket, seed, Some(status))
+    }
+
+    /// Takes a member of the array `name`, which is being served, out of service.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn fail(&self, name: &str, member: u64) -> Result<(), String> {
+        let mut fail = self.command("fail");
+        fail.arg("--control").arg(self.place(name, "control"));
+        run(fail.arg(member.to_string())).map(drop)
+    }
+
+    fn place(&self, name: &str, ending: &str) -> PathBuf {
+        self.dir.join(format!("{name}.{ending}"))
     }
 
     fn members(&self, name: &str, layout: &Layout) -> Vec<PathBuf> {
@@ -160,8 +201,24 @@ impl Server {
         command.args(["--foreground", "--exit-with-parent", "--unix"]);
         command.args([socket.as_os_str(), OsStr::new("file"), file.as_os_str()]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        let child = spawn(&mut command)?;
-        Server::connect(child, &socket, seed, None).map(Some)
+        Server::start(&mut command, &socket, seed).map(Some)
+    }
+
+    /// Starts any server of NBD that is going to listen on `socket`, and connects to it.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(command: &mut Command, socket: &Path, seed: u64) -> Result<Server, String> {
+        Server::connect(spawn(command)?, socket, seed, None)
+    }
+
+    /// Opens so many more connections.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub fn open(&self, connections: usize, seed: u64) -> Result<Clients, String> {
+        let opened = Clients::open(&self.address, connections, seed);
+        opened.map_err(|e| format!("connecting to {}: {e}", self.address))
     }
 
     /// Takes charge of a server that listens, or soon will.
@@ -172,11 +229,13 @@ impl Server {
         status: Option<Command>,
     ) -> Result<Server, String> {
         let deadline = Instant::now() + PATIENCE;
+        let address = Address::unix(socket);
         loop {
-            let error = match Clients::open(&Address::unix(socket), 1, seed) {
+            let error = match Clients::open(&address, 1, seed) {
                 Ok(clients) => {
                     return Ok(Server {
                         child,
+                        address,
                         clients,
                         status,
                     });
