@@ -7,7 +7,13 @@ mod failure;
 mod server;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
+
+/// A request is made of dozens of small allocations, all of one thread: where the system's
+/// allocator takes a sixth of the time of a small write, this one takes little.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 // Tests may break the engine's rules; the program may not.
 const _: () = assert!(

@@ -447,8 +447,8 @@ pub(crate) fn seal(mut bytes: Vec<u8>, key: u64) -> Vec<u8> {
 pub(crate) fn check_seal(bytes: &[u8], key: u64) -> Option<()> {
     let stored = u32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?);
     // The sum was taken with zeros in its own place.
-    let head = crc32c::crc32c_append(checksum::metadata(key, &bytes[..4]), &[0; 4]);
-    (crc32c::crc32c_append(head, &bytes[8..]) == stored).then_some(())
+    let head = checksum::continued(checksum::metadata(key, &bytes[..4]), &[0; 4]);
+    (checksum::continued(head, &bytes[8..]) == stored).then_some(())
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use uraid_parity::ColumnSet;
 
 /// A lane that has been idle for so long is checkpointed, so that a start finds little to do.
 const IDLE: Nanos = 1_000_000_000;
+/// Pages written at the same time.
+const PAGES_AT_ONCE_MAX: usize = 256;
 /// Stripes destaged at the same time.
 const DESTAGE_STRIPES_MAX: usize = 64;
 
@@ -157,10 +159,13 @@ impl Array {
         if self.is_suspended() {
             return;
         }
-        let writes = pages.into_iter().map(|(index, offset, bytes)| {
-            self.write_member(index, offset, alloc::vec![self.pool.copy(&bytes)])
-        });
-        join_all(writes).await;
+        // Not all at once: requests that come meanwhile would wait behind them.
+        for some in pages.chunks(PAGES_AT_ONCE_MAX) {
+            let write = |(index, offset, bytes): &PageWrite| {
+                self.write_member(*index, *offset, alloc::vec![self.pool.copy(bytes)])
+            };
+            join_all(some.iter().map(write)).await;
+        }
         if !active(Mutant::PlaceUnflushed) {
             self.flush_members().await;
         }

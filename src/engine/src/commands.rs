@@ -121,9 +121,7 @@ impl Array {
             Ok(())
         })
         .await?;
-        if let Some(m) = self.members.borrow_mut().get_mut(&index) {
-            m.alive = false;
-        }
+        self.end_service(index);
         Ok(())
     }
 
@@ -259,8 +257,9 @@ impl Array {
         let old = members
             .entry(index)
             .or_insert_with(|| Member::new(index, Uuid::default(), device));
-        old.alive = false;
         old.superblock_write = old.superblock_write.max(write);
+        drop(members);
+        self.end_service(index);
     }
 
     /// Removes superblocks of any array, so that none of them can be taken for a newer one.

@@ -101,6 +101,9 @@ pub struct Journal {
     in_flight: VecDeque<Batch>,
     /// Batches since the tail: what a re-log would have to hold.
     since_tail: VecDeque<Load>,
+    /// The entries and rows of those together.
+    entry_bytes_since_tail: u64,
+    rows_since_tail: u64,
 }
 
 impl Journal {
@@ -137,19 +140,19 @@ impl Journal {
         self.completed >= seq || self.in_flight.front().is_none_or(|b| b.seq >= seq)
     }
 
-    fn entry_bytes_since_tail(&self) -> u64 {
-        self.since_tail.iter().map(|l| l.entry_bytes).sum()
-    }
-
-    fn rows_since_tail(&self) -> u64 {
-        self.since_tail.iter().map(|l| l.rows).sum()
+    fn add_load(&mut self, load: Load) {
+        self.entry_bytes_since_tail += load.entry_bytes;
+        self.rows_since_tail += load.rows;
+        self.since_tail.push_back(load);
     }
 
     /// Everything below `tail` is in place: frees its journal space.
     pub fn move_tail(&mut self, tail: u64) {
         self.starved &= tail == self.tail;
         self.tail = tail;
-        while self.since_tail.front().is_some_and(|l| l.seq < tail) {
+        while let Some(load) = self.since_tail.front().filter(|l| l.seq < tail) {
+            self.entry_bytes_since_tail -= load.entry_bytes;
+            self.rows_since_tail -= load.rows;
             self.since_tail.pop_front();
         }
         for ring in self.rings.values_mut() {
@@ -292,8 +295,8 @@ impl Array {
                     .get(index)
                     .is_none_or(|r| r.fits(header + blocks, ring_blocks))
             });
-            let entry_bytes = journal.entry_bytes_since_tail() + (draft.entry_bytes + bytes) as u64;
-            let rows_in_all = journal.rows_since_tail() + draft.rows + rows;
+            let entry_bytes = journal.entry_bytes_since_tail + (draft.entry_bytes + bytes) as u64;
+            let rows_in_all = journal.rows_since_tail + draft.rows + rows;
             let too_much = (rows_in_all > rows_max || entry_bytes > relog_entry_bytes_max)
                 && !active(Mutant::RowsUncapped);
             let empty = journal.since_tail.is_empty() && draft.units.is_empty();
@@ -317,7 +320,7 @@ impl Array {
         journal.next_seq += 1;
         let entry_bytes = draft.entry_bytes as u64;
         let rows = draft.rows;
-        journal.since_tail.push_back(Load {
+        journal.add_load(Load {
             seq,
             entry_bytes,
             rows,
@@ -451,8 +454,8 @@ impl Array {
             .rings
             .values()
             .any(|r| r.head - r.tail > ring_blocks / 2)
-            || journal.rows_since_tail() > relog_blocks / 4
-            || journal.entry_bytes_since_tail() > relog_blocks / 8 * BLOCK
+            || journal.rows_since_tail > relog_blocks / 8 * 3
+            || journal.entry_bytes_since_tail > relog_blocks / 8 * BLOCK
             || lane.sums.dirty_count() > DIRTY_PAGES_MAX
     }
 

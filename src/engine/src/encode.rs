@@ -137,13 +137,15 @@ impl Array {
             if !mirrored {
                 self.kernels.encode(&self.code, &sources, &mut outputs);
             }
+            let data = sources.iter().copied();
+            let made = outputs.iter().map(|output| &**output);
+            let contents: Vec<u32> = data.chain(made).map(checksum::content).collect();
             for column in 0..n {
-                let bytes = match (column < k, mirrored) {
-                    (true, _) => sources[column],
-                    (false, true) => sources[(column - k) % k],
-                    (false, false) => &*outputs[column - k],
+                let content = match mirrored {
+                    true => contents[column % k],
+                    false => contents[column],
                 };
-                sums[column * rows + row] = checksum::block(self.key, slot, row, column, bytes);
+                sums[column * rows + row] = checksum::placed(content, self.key, slot, row, column);
             }
         }
         let mut columns: Vec<Vec<Buf>> = data.chunks(rows).map(join_adjacent).collect();
@@ -262,15 +264,16 @@ impl Array {
             .iter()
             .map(|c| (c, self.compact(data[c].expect("it changed"))))
             .collect();
+        let content = |(_, block): &(usize, Buf)| checksum::content(block);
+        let mut contents: Vec<u32> = payload.iter().map(content).collect();
         let updates = parities.iter().all(|p| old[p][row].is_some()) && !parities.is_empty();
         for p in parities.iter() {
             let block = if self.geometry.shape.copies > 1 {
-                payload
-                    .iter()
-                    .find(|(c, _)| *c == (p - k) % k)
-                    .expect("its data changed")
-                    .1
-                    .clone()
+                let copied = payload.iter().position(|(c, _)| *c == p % k);
+                let copied = copied.expect("its data changed");
+                contents.push(contents[copied]);
+                payload.push((p, payload[copied].1.clone()));
+                continue;
             } else if updates {
                 self.block(|out| {
                     out.copy_from_slice(old[p][row].as_ref().expect("it was read"));
@@ -287,10 +290,13 @@ impl Array {
                 let factors: Vec<u8> = (0..k).map(|c| self.code.coefficient(p - k, c)).collect();
                 self.block(|out| self.kernels.combine(&factors, &sources, out))
             };
+            contents.push(checksum::content(&block));
             payload.push((p, block));
         }
-        let sum = |(c, b): &(usize, Buf)| checksum::block(self.key, slot, row, *c, b);
-        let checksums = payload.iter().map(sum).collect();
+        let sum = |((c, _), content): (&(usize, Buf), &u32)| {
+            checksum::placed(*content, self.key, slot, row, *c)
+        };
+        let checksums = payload.iter().zip(&contents).map(sum).collect();
         let columns = changed.union(parities);
         let entry = Entry::Row {
             stripe,

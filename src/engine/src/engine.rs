@@ -5,7 +5,7 @@ use crate::api::{
     OpenOptions, Outcome, Reply, Request, RequestError, RequestId,
 };
 use crate::array::Array;
-use crate::executor::Executor;
+use crate::executor::{Executor, Signal};
 use crate::mutants::{Mutant, active};
 use crate::open::Opening;
 use crate::port::Port;
@@ -46,6 +46,7 @@ struct Shared {
     in_flight: Cell<usize>,
     in_flight_bytes: Cell<u64>,
     in_flight_bytes_max: u64,
+    request_ended: Signal,
 }
 
 /// One array, driven by a host.
@@ -73,6 +74,7 @@ impl Engine {
             in_flight: Cell::new(0),
             in_flight_bytes: Cell::new(0),
             in_flight_bytes_max: limit,
+            request_ended: Signal::default(),
         });
         let opening = Opening {
             devices,
@@ -222,7 +224,7 @@ impl Engine {
                 shared
                     .in_flight_bytes
                     .set(shared.in_flight_bytes.get() - bytes);
-                array.ex.fire(&array.changed);
+                array.ex.fire(&shared.request_ended);
             });
         }
     }
@@ -245,7 +247,7 @@ impl Engine {
                 array.stopping.set(true);
                 array.ex.fire(&array.changed);
                 let idle = || shared.in_flight.get() == 0 && shared.waiting.borrow().is_empty();
-                array.ex.until(&array.changed, idle).await;
+                array.ex.until(&shared.request_ended, idle).await;
             }
             let result = array.command(command).await;
             shared

@@ -215,7 +215,16 @@ impl Signal {
 
 /// Runs futures side by side inside one task; the results in the order given.
 pub async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<_> = futures.into_iter().map(|f| (Box::pin(f), None)).collect();
+    let mut futures = futures.into_iter();
+    let Some(first) = futures.next() else {
+        return Vec::new();
+    };
+    // One alone needs no place of its own.
+    let Some(second) = futures.next() else {
+        return alloc::vec![first.await];
+    };
+    let all = [first, second].into_iter().chain(futures);
+    let mut running: Vec<_> = all.map(|f| (Box::pin(f), None)).collect();
     poll_fn(|context| {
         let mut all_done = true;
         for (future, result) in &mut running {

@@ -95,16 +95,22 @@ impl Array {
 
     /// Waits for an I/O on a member, but not beyond the moment the member is condemned.
     async fn wait_for(&self, index: Index, pending: Pending) -> Option<Completion> {
-        let gone = || self.live_device(index).is_none();
-        let completion = pending
-            .done_unless(&self.ex, &self.changed, gone)
-            .await
-            .filter(|completion| completion.result != Err(IoError::TimedOut));
-        if completion.is_none() {
+        let completion = pending.done_in_service(&self.port).await;
+        if completion.result == Err(IoError::TimedOut) {
             // Unless it is: the device may have been given up before it was a member.
             self.condemn(index, &describe(IoError::TimedOut));
+            return None;
         }
-        completion
+        Some(completion)
+    }
+
+    /// No more I/O goes to a member, and nobody waits for what is under way.
+    pub fn end_service(&self, index: Index) {
+        let mut members = self.members.borrow_mut();
+        if let Some(member) = members.get_mut(&index) {
+            member.alive = false;
+            self.port.end_service(member.device.id);
+        }
     }
 
     fn read_failed(&self, index: Index, error: IoError) {

@@ -39,15 +39,10 @@ impl From<Unchanged> for String {
 impl Array {
     /// A member has failed: no more I/O goes to it, and a verdict follows.
     pub fn condemn(&self, index: Index, why: &str) {
-        {
-            let mut members = self.members.borrow_mut();
-            let Some(member) = members.get_mut(&index) else {
-                return;
-            };
-            if !core::mem::replace(&mut member.alive, false) {
-                return;
-            }
+        if self.live_device(index).is_none() {
+            return;
         }
+        self.end_service(index);
         self.event(Event::Warning(format!(
             "{}: {why}",
             self.member_name(index)
@@ -268,8 +263,9 @@ impl Array {
     fn superblock_failed(&self, index: Index, config: &Config, why: String) {
         self.counters.borrow_mut()[usize::from(index.0)].write_errors += 1;
         if let Some(m) = self.members.borrow_mut().get_mut(&index) {
-            (m.alive, m.refuses_writes) = (false, true);
+            m.refuses_writes = true;
         }
+        self.end_service(index);
         if config.entry(index).state.takes_writes() {
             self.condemned.borrow_mut().insert(index, why);
         }
@@ -378,9 +374,7 @@ impl Array {
                 "{} is out of service",
                 self.member_name(*index)
             )));
-            if let Some(m) = self.members.borrow_mut().get_mut(index) {
-                m.alive = false;
-            }
+            self.end_service(*index);
             self.rebuilds.borrow_mut().remove(index);
             for lane in &self.lanes {
                 lane.sums.forget(*index);

@@ -11,7 +11,10 @@ use uraid_buffer::{Buf, BufMut};
 
 struct Outstanding {
     device: DeviceId,
-    promise: Promise<Completion>,
+    /// Whoever waits; none when told already that no answer will come.
+    promise: Option<Promise<Completion>>,
+    /// Whether the wait ends when the member is taken out of service.
+    ends_with_service: bool,
 }
 
 /// The queue of I/O to be started and the table of I/O in flight.
@@ -29,33 +32,30 @@ pub struct Port {
 }
 
 /// An I/O that has been handed out.
-pub struct Pending(Promise<Completion>);
+pub struct Pending {
+    token: u64,
+    promise: Promise<Completion>,
+}
 
 impl Pending {
     /// Waits for success or error.
     pub async fn done(self) -> Result<(), IoError> {
-        self.0.get().await.result
+        self.promise.get().await.result
     }
 
-    /// Waits for the completion, or for `gone` to hold, which is checked when `signal` fires. A
-    /// device that hangs keeps its buffers, but not those who wait for it.
-    pub async fn done_unless(
-        self,
-        executor: &Executor,
-        signal: &Signal,
-        gone: impl Fn() -> bool,
-    ) -> Option<Completion> {
-        executor.until(signal, || self.0.is_ready() || gone()).await;
-        if self.0.is_ready() {
-            Some(self.0.get().await)
-        } else {
-            None
+    /// Waits for the completion, but not beyond the end of the device's service (see
+    /// [`Port::end_service`]): a device that hangs keeps its buffers, but not those who wait for
+    /// it. The failure is then [`IoError::TimedOut`].
+    pub async fn done_in_service(self, port: &Port) -> Completion {
+        if let Some(entry) = port.outstanding.borrow_mut().get_mut(&self.token) {
+            entry.ends_with_service = true;
         }
+        self.promise.get().await
     }
 
     /// Waits for a read's buffer.
     pub async fn filled(self) -> Result<BufMut, IoError> {
-        let completion = self.0.get().await;
+        let completion = self.promise.get().await;
         completion.result?;
         Ok(completion
             .buffer
@@ -83,11 +83,12 @@ impl Port {
         let promise = self.executor.promise();
         if self.given_up.borrow().contains(&device) {
             promise.fulfil(no_answer(token));
-            return Pending(promise);
+            return Pending { token, promise };
         }
         let entry = Outstanding {
             device,
-            promise: promise.clone(),
+            promise: Some(promise.clone()),
+            ends_with_service: false,
         };
         self.outstanding.borrow_mut().insert(token, entry);
         self.by_device
@@ -100,7 +101,7 @@ impl Port {
             device,
             kind,
         });
-        Pending(promise)
+        Pending { token, promise }
     }
 
     /// Starts a read into `buffer`.
@@ -146,8 +147,8 @@ impl Port {
         if let Some(tokens) = self.by_device.borrow_mut().get_mut(&entry.device) {
             tokens.remove(&completion.token);
         }
-        if !self.given_up.borrow().contains(&entry.device) {
-            entry.promise.fulfil(completion);
+        if let Some(promise) = entry.promise {
+            promise.fulfil(completion);
         }
         self.executor.fire(&self.settled);
     }
@@ -159,9 +160,24 @@ impl Port {
         if !self.given_up.borrow_mut().insert(device) {
             return;
         }
-        let outstanding = self.outstanding.borrow();
+        self.end_waits(device, |_| true);
+    }
+
+    /// The device's member is out of service: those who wait for it as
+    /// [`Pending::done_in_service`] does wait no longer.
+    pub fn end_service(&self, device: DeviceId) {
+        self.end_waits(device, |entry| entry.ends_with_service);
+    }
+
+    fn end_waits(&self, device: DeviceId, which: impl Fn(&Outstanding) -> bool) {
+        let mut outstanding = self.outstanding.borrow_mut();
         for token in self.by_device.borrow().get(&device).into_iter().flatten() {
-            outstanding[token].promise.fulfil(no_answer(*token));
+            let entry = outstanding.get_mut(token).expect("it is in flight");
+            if which(entry)
+                && let Some(promise) = entry.promise.take()
+            {
+                promise.fulfil(no_answer(*token));
+            }
         }
     }
 
@@ -227,7 +243,7 @@ mod tests {
         ex.run();
         assert_eq!(results.borrow()[1..], [(sound, Ok(()))]);
         assert!(port.is_settled(hung, later));
-        assert!(port.flush(hung).0.is_ready());
+        assert!(port.flush(hung).promise.is_ready());
         assert!(port.next().is_none(), "nothing more is asked of it");
     }
 }

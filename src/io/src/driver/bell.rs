@@ -4,7 +4,7 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 /// Wakes a blocked [`wait`](super::Driver::wait) from any thread. Many wakes before the next wait
 /// are one; a wake while nobody waits ends the next wait at once.
@@ -28,6 +28,8 @@ pub(super) struct Bell {
     rung: AtomicBool,
     /// A user's wake, as opposed to a worker's result.
     woken: AtomicBool,
+    /// The data thread is asleep, or about to be.
+    asleep: AtomicBool,
 }
 
 impl Bell {
@@ -37,7 +39,28 @@ impl Bell {
             fd,
             rung: AtomicBool::new(false),
             woken: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
         })
+    }
+
+    /// Rings only if the data thread sleeps: it looks for results by itself before it does. The
+    /// result must have been handed over.
+    pub(super) fn ring_sleeper(&self) {
+        // With the one in `falls_asleep`: either it sees the result, or we see it asleep.
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) {
+            self.ring();
+        }
+    }
+
+    /// To be called before the last look for results.
+    pub(super) fn falls_asleep(&self) {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    pub(super) fn wakes_up(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
     }
 
     /// Makes the descriptor readable.

@@ -49,6 +49,37 @@ pub(super) enum Call {
     },
 }
 
+impl Call {
+    /// The file or socket it is about.
+    pub(super) fn fd(&self) -> RawFd {
+        match *self {
+            Call::Read { fd, .. }
+            | Call::Write { fd, .. }
+            | Call::Sync { fd }
+            | Call::PunchHole { fd, .. }
+            | Call::DiscardDevice { fd, .. }
+            | Call::Accept { fd }
+            | Call::Receive { fd, .. }
+            | Call::Send { fd, .. } => fd,
+        }
+    }
+
+    /// How many bytes it moves at most, between a member and memory.
+    pub(super) fn bytes(&self) -> usize {
+        match *self {
+            Call::Read { len, .. } => len as usize,
+            Call::Write {
+                segments, count, ..
+            } => {
+                // SAFETY: the operation keeps the segments where the call says.
+                let segments = unsafe { std::slice::from_raw_parts(segments, count as usize) };
+                segments.iter().map(|segment| segment.iov_len).sum()
+            }
+            _ => 0,
+        }
+    }
+}
+
 // SAFETY: the pointers lead to memory that the operation owns and nobody else touches until the
 // result is reported; a call may be carried out by any thread.
 unsafe impl Send for Call {}
@@ -56,8 +87,8 @@ unsafe impl Send for Call {}
 /// The part of some buffers that is still to be written, in the form the kernel wants.
 pub(super) struct Segments {
     iovecs: Vec<libc::iovec>,
-    /// On the heap, so that it stays where it is when the operation moves.
-    message: Box<libc::msghdr>,
+    /// For sockets. On the heap, so that it stays where it is when the operation moves.
+    message: Option<Box<libc::msghdr>>,
 }
 
 // SAFETY: the pointers lead into buffers of the same operation (which may be sent), or into
@@ -66,11 +97,9 @@ unsafe impl Send for Segments {}
 
 impl Segments {
     pub(super) fn new() -> Segments {
-        // SAFETY: all-zero bytes are a valid `msghdr` (null pointers, no lengths).
-        let message = Box::new(unsafe { std::mem::zeroed() });
         Segments {
             iovecs: Vec::new(),
-            message,
+            message: None,
         }
     }
 
@@ -101,9 +130,12 @@ impl Segments {
     /// The same as a message, for sockets.
     pub(super) fn message(&mut self, buffers: &[Buf], done: usize) -> *const libc::msghdr {
         self.point_at(buffers, done);
-        self.message.msg_iov = self.iovecs.as_mut_ptr();
-        self.message.msg_iovlen = self.iovecs.len() as _;
-        ptr::from_ref(&*self.message)
+        // SAFETY: all-zero bytes are a valid `msghdr` (null pointers, no lengths).
+        let empty = || Box::new(unsafe { std::mem::zeroed::<libc::msghdr>() });
+        let message = self.message.get_or_insert_with(empty);
+        message.msg_iov = self.iovecs.as_mut_ptr();
+        message.msg_iovlen = self.iovecs.len() as _;
+        ptr::from_ref(&**message)
     }
 }
 

@@ -10,6 +10,7 @@
 mod bell;
 mod call;
 mod members;
+mod memory;
 mod streams;
 mod threads;
 mod uring;

@@ -2,6 +2,7 @@
 
 use super::bell::Bell;
 use super::call::Call;
+use super::memory::MemoryCalls;
 use super::threads::set_nonblocking;
 use super::workers::{Results, Workers};
 use super::{Done, KernelCalls, Key, Limits};
@@ -9,8 +10,8 @@ use crossbeam::channel::{Receiver, unbounded};
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use nix::libc;
-use nix::sys::statfs::{FUSE_SUPER_MAGIC, fstatfs};
-use std::collections::{HashMap, HashSet, VecDeque};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -28,6 +29,22 @@ const REGISTERED_PIECE_BYTES: usize = 1 << 30;
 /// core, could all hang in one dead device.
 const KERNEL_WORKERS_MAX: u32 = 512;
 
+/// Most turns in a row that are spent on calls on memory, before the ring gets its turn.
+const TURNS_WITHOUT_RING_MAX: u32 = 4;
+
+/// How calls on a device are made.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Manner {
+    /// By the ring.
+    #[default]
+    Ring,
+    /// By the ring's threads at once: the call may block where it is submitted.
+    KernelThread,
+    /// Here and now: the file is memory. The ring would have a thread of its own copy it, as
+    /// these file systems do not say that they never wait.
+    Memory,
+}
+
 pub(super) struct Uring {
     ring: IoUring,
     /// A ring belongs to the thread that starts it: the first that waits.
@@ -38,8 +55,11 @@ pub(super) struct Uring {
     bell: Arc<Bell>,
     bell_armed: bool,
     registered: Option<Region>,
-    /// Devices whose calls may block where they are submitted.
-    blocking: HashSet<RawFd>,
+    /// By descriptor; those not in it are sockets.
+    manners: Vec<Manner>,
+    /// Calls on memory, and for how many turns the ring has waited for them.
+    memory: MemoryCalls,
+    turns_without_ring: u32,
     /// Devices that were asked to discard: the ring has no such call.
     discarders: HashMap<RawFd, Workers>,
     results: Results,
@@ -97,7 +117,9 @@ impl Uring {
             bell,
             bell_armed: false,
             registered,
-            blocking: HashSet::new(),
+            manners: Vec::new(),
+            memory: MemoryCalls::new(),
+            turns_without_ring: 0,
             discarders: HashMap::new(),
             results,
             finished,
@@ -289,14 +311,16 @@ impl Uring {
 
 impl KernelCalls for Uring {
     fn device_added(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        if may_block_submitter(fd) {
-            self.blocking.insert(fd.as_raw_fd());
+        let index = fd.as_raw_fd() as usize;
+        if self.manners.len() <= index {
+            self.manners.resize(index + 1, Manner::default());
         }
+        self.manners[index] = manner(fd);
         Ok(())
     }
 
     fn device_removed(&mut self, fd: RawFd) {
-        self.blocking.remove(&fd);
+        self.manners[fd as usize] = Manner::default();
         self.discarders.remove(&fd);
     }
 
@@ -309,14 +333,19 @@ impl KernelCalls for Uring {
         if let Call::DiscardDevice { fd, .. } = call {
             return self.discard(key, fd, call);
         }
+        let manner = match call {
+            Call::Read { fd, .. } | Call::Write { fd, .. } | Call::Sync { fd } => {
+                self.manners[fd as usize]
+            }
+            _ => Manner::Ring,
+        };
+        if manner == Manner::Memory {
+            return self.memory.push(key, call);
+        }
         let entry = self.entry(call).user_data(key as u64);
-        let of_blocking = matches!(
-            call,
-            Call::Read { fd, .. } | Call::Write { fd, .. } if self.blocking.contains(&fd)
-        );
-        self.queued.push_back(match of_blocking {
-            true => entry.flags(squeue::Flags::ASYNC),
-            false => entry,
+        self.queued.push_back(match manner {
+            Manner::KernelThread => entry.flags(squeue::Flags::ASYNC),
+            _ => entry,
         });
     }
 
@@ -330,6 +359,13 @@ impl KernelCalls for Uring {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, done: &mut Vec<Done>) -> bool {
+        let made = !self.memory.is_empty();
+        self.memory.make(&self.bell, done);
+        if made && self.turns_without_ring < TURNS_WITHOUT_RING_MAX {
+            self.turns_without_ring += 1;
+            return false;
+        }
+        self.turns_without_ring = 0;
         self.start_ring();
         self.fill();
         let mut rang = false;
@@ -338,14 +374,20 @@ impl KernelCalls for Uring {
             rang |= self.reap(done);
             self.fill();
         }
-        let at_once = rang || !done.is_empty() || !self.ring.completion().is_empty();
+        self.bell.falls_asleep();
+        let at_once = rang
+            || !done.is_empty()
+            || !self.ring.completion().is_empty()
+            || self.memory.has_results();
         self.enter(if at_once {
             Some(Duration::ZERO)
         } else {
             timeout
         });
+        self.bell.wakes_up();
         rang |= self.reap(done);
         let woken = rang && self.bell.acknowledge();
+        self.memory.take_results(done);
         done.extend(self.finished.try_iter());
         woken
     }
@@ -379,10 +421,15 @@ fn build(entries: u32) -> io::Result<IoUring> {
     IoUring::builder().setup_cqsize(completions).build(entries)
 }
 
-/// Whether the file system claims to take calls without blocking and then waits for its lock: one
-/// that hangs would stop all others. Its calls go to kernel threads at once.
-fn may_block_submitter(fd: BorrowedFd<'_>) -> bool {
-    fstatfs(fd).is_ok_and(|found| found.filesystem_type() == FUSE_SUPER_MAGIC)
+/// How calls on a device are best made.
+fn manner(fd: BorrowedFd<'_>) -> Manner {
+    match fstatfs(fd).map(|found| found.filesystem_type()) {
+        // It claims to take calls without blocking and then waits for its lock: one that hangs
+        // would stop all others.
+        Ok(FUSE_SUPER_MAGIC) => Manner::KernelThread,
+        Ok(TMPFS_MAGIC) => Manner::Memory,
+        _ => Manner::Ring,
+    }
 }
 
 /// Registers the pool's region, if it has one.

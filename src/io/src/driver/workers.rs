@@ -62,7 +62,7 @@ fn work(queue: &Receiver<(Key, Call)>, results: &Results) {
 }
 
 /// Makes a member call; negative errno on error, as the ring has it.
-fn carry_out(call: Call) -> i32 {
+pub(super) fn carry_out(call: Call) -> i32 {
     let result = match call {
         Call::Read {
             fd,

@@ -1,4 +1,4 @@
-//! The same tests for both backends.
+//! The same tests for both backends, and for members that are memory.
 
 mod scripted;
 
@@ -6,11 +6,13 @@ use super::*;
 use crate::device::{Direct, MemberFile, OpenError, OpenMode, create_sparse};
 use crate::sockets::{listen_tcp, listen_unix};
 use nix::libc;
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use uraid_buffer::{ALIGNMENT, Buf};
 use uraid_engine::api::{Io, IoError, IoKind};
 
@@ -20,11 +22,19 @@ const DEVICE: DeviceId = DeviceId(7);
 /// Far more than any test needs; only a test that hangs gets there.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+thread_local! {
+    /// Where members are put.
+    static PLACE: RefCell<PathBuf> = RefCell::new(std::env::temp_dir());
+}
+
 /// Runs each test on both backends. Where io_uring is refused its half says so and passes.
 macro_rules! on_both_backends {
     ($($test:ident),* $(,)?) => {
         mod uring {
             $(#[test] fn $test() { super::on(super::Backend::Uring, super::$test); })*
+        }
+        mod memory {
+            $(#[test] fn $test() { super::in_memory(super::$test); })*
         }
         mod threads {
             $(#[test] fn $test() { super::on(super::Backend::Threads, super::$test); })*
@@ -42,6 +52,7 @@ on_both_backends!(
     unknown_devices_are_answered,
     removal_waits_for_the_last_io_and_unlocks,
     more_operations_than_any_queue_holds,
+    large_operations_on_many_members_at_once,
     empty_operations_succeed,
     slow_devices_are_reported_once,
     waking_ends_a_wait,
@@ -68,6 +79,17 @@ fn on(backend: Backend, test: fn(New)) {
     }
 }
 
+/// With io_uring and members on a tmpfs.
+fn in_memory(test: fn(New)) {
+    let place = Path::new("/dev/shm");
+    let is_memory = statfs(place).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
+    if !is_memory {
+        return eprintln!("not tested: {} is no tmpfs", place.display());
+    }
+    PLACE.set(place.to_owned());
+    on(Backend::Uring, test);
+}
+
 /// Rings and registered buffers of other tests may use up what a user may lock: then waits.
 fn new_driver(backend: Backend, pool: &Pool, limits: Limits) -> Result<Driver, DriverError> {
     let start = Instant::now();
@@ -84,7 +106,7 @@ fn new_driver(backend: Backend, pool: &Pool, limits: Limits) -> Result<Driver, D
 }
 
 fn member(size_bytes: usize, direct: Direct) -> (tempfile::TempDir, PathBuf, MemberFile) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = PLACE.with_borrow(|place| tempfile::tempdir_in(place).unwrap());
     let path = dir.path().join("member");
     create_sparse(&path, size_bytes as u64).unwrap();
     let file = MemberFile::open(
@@ -362,6 +384,58 @@ fn more_operations_than_any_queue_holds(new: New) {
         for (token, completion) in completions(&mut driver, OPERATIONS) {
             assert_eq!(completion.result, Ok(()));
             assert!(completion.buffer.unwrap()[..] == pattern(token as usize, BLOCK)[..]);
+        }
+    }
+}
+
+fn large_operations_on_many_members_at_once(new: New) {
+    const MEMBERS: u32 = 5;
+    const EACH: usize = 40;
+    const LEN: usize = 16 * BLOCK;
+    let place = |token: usize| {
+        (
+            DeviceId(token as u32 % MEMBERS),
+            token / MEMBERS as usize * LEN,
+        )
+    };
+    for pool in pools() {
+        let files: Vec<_> = (0..MEMBERS)
+            .map(|_| member(EACH * LEN, Direct::Try))
+            .collect();
+        let mut driver = new(&pool, Limits::default());
+        let mut dirs = Vec::new();
+        for (id, (dir, _, file)) in files.into_iter().enumerate() {
+            driver.add_device(DeviceId(id as u32), file).unwrap();
+            dirs.push(dir);
+        }
+        let operations = MEMBERS as usize * EACH;
+        let submit = |driver: &mut Driver, token: usize, kind: &dyn Fn(usize) -> IoKind| {
+            let (device, offset) = place(token);
+            let (token, kind) = (token as u64, kind(offset));
+            driver.submit_io(Io {
+                token,
+                device,
+                kind,
+            });
+        };
+        for token in 0..operations {
+            let content = pool.copy(&pattern(token, LEN));
+            submit(&mut driver, token, &|at| {
+                write(at, vec![content.clone()], false)
+            });
+        }
+        let written = completions(&mut driver, operations);
+        assert!(
+            written
+                .values()
+                .all(|completion| completion.result == Ok(()))
+        );
+        for token in 0..operations {
+            submit(&mut driver, token, &|at| read(&pool, at, LEN));
+        }
+        for (token, completion) in completions(&mut driver, operations) {
+            assert_eq!(completion.result, Ok(()));
+            assert!(completion.buffer.unwrap()[..] == pattern(token as usize, LEN)[..]);
         }
     }
 }
