@@ -21,7 +21,6 @@ use clap::Parser;
 use cost::{document, place};
 use interrupts::Interrupts;
 use measure::{Plan, measure};
-use results::Results;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,6 +83,10 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<(), String> {
     let plan = options.plan()?;
+    let marker = marker(place::is_memory(&plan.dir)?);
+    if let Some(path) = &options.markdown {
+        document::check(path, marker)?;
+    }
     let results = measure(&plan, &Interrupts::hold_back()?, |what| eprintln!("{what}"))?;
     let text = report::text(&results);
     print!("{text}");
@@ -92,21 +95,21 @@ fn run(options: &Options) -> Result<(), String> {
         std::fs::write(path, json).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     let plots = match &options.plots {
-        Some(dir) => plot::write(&results, dir, marker(&results))?,
+        Some(dir) => plot::write(&results, dir, marker)?,
         None => Vec::new(),
     };
     if let Some(path) = &options.markdown {
         let beside = options.plots.as_deref() == path.parent();
         let shown = plots.iter().filter(|_| beside);
         let images: String = shown.map(|name| format!("![{name}]({name})\n\n")).collect();
-        document::replace(path, marker(&results), &format!("{images}{text}"))?;
+        document::replace(path, marker, &format!("{images}{text}"))?;
     }
     Ok(())
 }
 
 /// What figures of this kind are called in documents.
-fn marker(results: &Results) -> &'static str {
-    match results.setup.in_memory {
+fn marker(in_memory: bool) -> &'static str {
+    match in_memory {
         true => "peers-memory",
         false => "peers-disk",
     }

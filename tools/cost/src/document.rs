@@ -7,11 +7,22 @@ use std::path::Path;
 /// # Errors
 /// Of the file; markers that are not there.
 pub fn replace(path: &Path, name: &str, text: &str) -> Result<(), String> {
-    let error = |e: std::io::Error| format!("{}: {e}", path.display());
-    let document = std::fs::read_to_string(path).map_err(error)?;
-    let replaced =
-        replaced(&document, name, text).map_err(|text| format!("{}: {text}", path.display()))?;
-    std::fs::write(path, replaced).map_err(error)
+    let replaced = read_replaced(path, name, text)?;
+    std::fs::write(path, replaced).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Whether [`replace`] will find what it needs: to be asked before a long run.
+///
+/// # Errors
+/// As [`replace`].
+pub fn check(path: &Path, name: &str) -> Result<(), String> {
+    read_replaced(path, name, "").map(drop)
+}
+
+fn read_replaced(path: &Path, name: &str, text: &str) -> Result<String, String> {
+    let document = std::fs::read_to_string(path);
+    let document = document.map_err(|e| format!("{}: {e}", path.display()))?;
+    replaced(&document, name, text).map_err(|text| format!("{}: {text}", path.display()))
 }
 
 fn replaced(document: &str, name: &str, text: &str) -> Result<String, String> {

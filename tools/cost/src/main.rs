@@ -72,6 +72,9 @@ fn main() -> ExitCode {
 /// Measures and reports. Returns whether the rule on flushes was kept.
 fn run(options: &Options) -> Result<bool, String> {
     let plan = options.plan()?;
+    if let Some(path) = &options.markdown {
+        document::check(path, MARKER)?;
+    }
     let measured = measure(&plan, |what| eprintln!("{what}"))?;
     if options.json {
         println!("{:#}", json::report(&plan, &measured));
