@@ -11,10 +11,17 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use uraid_core::units::Uuid;
 
 /// Name of the array.
 pub const NAME: &str = "bench";
+
+/// How long a killed server's members may stay locked.
+const UNLOCK_MAX: Duration = Duration::from_secs(30);
+/// Between two attempts to wipe them.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Where members come from.
 pub enum Source {
@@ -83,7 +90,7 @@ impl Drop for Members {
             .map(|p| p.as_ref())
             .collect();
         if !given.is_empty()
-            && let Err(failure) = uraid("wipe", [OsStr::new("--force")].into_iter().chain(given))
+            && let Err(failure) = wipe(&given)
         {
             eprintln!("uraid: {failure}");
         }
@@ -91,6 +98,23 @@ impl Drop for Members {
         witness_path(self.array)
             .iter()
             .for_each(|path| remove(path));
+    }
+}
+
+/// Erases superblocks. The server was killed, and the kernel may still have its members locked
+/// until their last I/O has ended.
+fn wipe(paths: &[&OsStr]) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        let words = [OsStr::new("--force")]
+            .into_iter()
+            .chain(paths.iter().copied());
+        match uraid("wipe", words) {
+            Err(failure) if failure.exit == Exit::Refused && begun.elapsed() < UNLOCK_MAX => {
+                sleep(LOOK);
+            }
+            other => return other.map(drop),
+        }
     }
 }
 
