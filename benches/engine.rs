@@ -16,6 +16,10 @@ use uraid_engine::api::{
     Completion, Device, DeviceId, Event, Io, IoKind, OpenOptions, Request, RequestId,
 };
 
+/// As the program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const MEMBER_BYTES: u64 = 64 << 20;
 /// As the server's: large enough that the heap never helps out.
 const POOL_BYTES: usize = 256 << 20;

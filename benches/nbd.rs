@@ -13,6 +13,10 @@ use uraid_nbd::client::Client;
 use uraid_nbd::wire::{Dialect, RequestHeader, command, command_flag};
 use uraid_nbd::{Answer, Export, RequestKind, Session};
 
+/// As the program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const BATCH: u64 = 32;
 const EXPORT_BYTES: u64 = 1 << 30;
 const LARGE_BYTES: u64 = 1 << 20;
