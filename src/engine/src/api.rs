@@ -368,6 +368,8 @@ pub struct OpenOptions {
     pub witness: Option<Vec<u8>>,
     /// Hand out blocks without checking them: only to measure what checking costs.
     pub skip_verification: bool,
+    /// Memory for [`Engine::view`](crate::Engine::view): 0 for none.
+    pub view_bytes_max: u64,
     /// A number nobody else has: seeds identifiers. The host takes it from the system.
     pub nonce: u64,
     /// Most bytes of request payload to work on at once; more wait their turn.

@@ -36,6 +36,9 @@ impl Array {
                     }
                     drop(overlay);
                     for (column, block) in payload {
+                        if let Some(view) = &self.view {
+                            view.forget_row(*stripe, *column, usize::from(*row));
+                        }
                         self.note_version(*stripe, *column, usize::from(*row), block);
                     }
                     self.touch(lane, *stripe, Some(*slot));
@@ -77,6 +80,9 @@ impl Array {
     /// Gives a stripe a new place, or none; its old one is freed once batch `seq` is durable.
     pub fn move_stripe(&self, lane: &Lane, stripe: Stripe, to: Option<Slot>, seq: u64) {
         self.note_stripe_found(stripe);
+        if let Some(view) = &self.view {
+            view.forget_stripe(stripe);
+        }
         let from = lane.map.borrow().get(stripe).slot();
         lane.overlay.borrow_mut().drop_stripe(stripe);
         let mut slots = lane.slots.borrow_mut();

@@ -11,6 +11,7 @@ use crate::rebuild::Progress;
 use crate::scrub::Scrub;
 use crate::stripes::Stripes;
 use crate::traffic::Traffic;
+use crate::view::ReadView;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::rc::{Rc, Weak};
 use alloc::string::String;
@@ -111,6 +112,8 @@ pub struct Array {
     pub traffic: Traffic,
     /// Blocks are not checked when they are read: for measuring what checking costs.
     pub skip_verification: bool,
+    /// What may be read without asking.
+    pub view: Option<ReadView>,
     /// Requests taken up so far.
     pub requests: Cell<u64>,
 }
@@ -168,6 +171,7 @@ impl Array {
             zones: geometry.zones(),
             traffic: Traffic::default(),
             skip_verification: options.skip_verification,
+            view: ReadView::new(geometry, superblock.key, options.view_bytes_max),
             requests: Cell::new(0),
         });
         array.refresh_roles();

@@ -11,6 +11,7 @@ use crate::open::Opening;
 use crate::port::Port;
 use crate::status::Status;
 use crate::traffic::add;
+use crate::view::ReadView;
 use crate::write::Content;
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -116,6 +117,13 @@ impl Engine {
     /// When to call [`Engine::advance`] at the latest.
     pub fn deadline(&self) -> Option<Nanos> {
         self.executor.deadline()
+    }
+
+    /// What may be read without asking; none before the array is open, or if nobody wants it.
+    pub fn view(&self) -> Option<ReadView> {
+        let array = self.shared.array.borrow();
+        let open = array.as_ref().filter(|array| array.open.get());
+        open.and_then(|array| array.view.clone())
     }
 
     /// The next I/O to start.

@@ -39,9 +39,11 @@ mod stripes;
 mod sums;
 mod traffic;
 mod trust;
+mod view;
 mod write;
 
 pub use engine::{Engine, ExportInfo};
+pub use view::{PlannedRead, ReadPlan, ReadView};
 
 /// Whether rules can be broken for the sake of tests. Nothing that ships may be built so.
 pub const MUTANTS: bool = cfg!(feature = "mutants");

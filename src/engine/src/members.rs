@@ -111,6 +111,9 @@ impl Array {
             member.alive = false;
             self.port.end_service(member.device.id);
         }
+        if let Some(view) = &self.view {
+            view.forget_all();
+        }
     }
 
     fn read_failed(&self, index: Index, error: IoError) {

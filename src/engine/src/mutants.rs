@@ -34,6 +34,10 @@ macro_rules! mutants {
 mutants! {
     DestageUnflushed "destage-unflushed"
         "Rule 1: rows are put in place before their batch is flushed."
+    ViewKeepsRows "view-keeps-rows"
+        "I1: threads that read by themselves are not told that a row changes."
+    ViewKeepsPlaces "view-keeps-places"
+        "I1: threads that read by themselves are not told that a stripe moves."
     FlushAtOnce "flush-at-once"
         "I2: a flush is answered at once."
     FuaIgnored "fua-ignored"

@@ -186,7 +186,9 @@ impl Array {
         let result = self.finish_read(index, pending).await;
         lane.unhold_slot(local, &self.ex);
         let bytes = result.map_err(|()| Slow::Mismatch)?.freeze();
-        self.merge(sources, bytes, first, slot, rows.start, column)
+        let blocks = self.merge(sources, bytes, first, slot, rows.start, column)?;
+        self.show(stripe, column);
+        Ok(blocks)
     }
 
     /// Notes where each block comes from.
@@ -275,7 +277,7 @@ pub fn runs(numbers: &[usize]) -> Vec<Range<usize>> {
 }
 
 /// Cuts `skip` bytes off the front and what is beyond `len` off the end.
-fn trim(spans: &mut Vec<Span>, mut skip: u64, mut len: u64) {
+pub fn trim(spans: &mut Vec<Span>, mut skip: u64, mut len: u64) {
     spans.retain_mut(|span| {
         let start = skip.min(span.bytes());
         skip -= start;

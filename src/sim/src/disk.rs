@@ -311,6 +311,11 @@ impl Disk {
         })
     }
 
+    /// Nobody waits for an I/O any more.
+    pub fn cancel(&mut self, token: u64) {
+        self.queue.retain(|_, job| job.io.token != token);
+    }
+
     /// The server is gone; what it handed over completes all the same.
     pub fn settle(&mut self) {
         for (_, mut job) in std::mem::take(&mut self.queue) {

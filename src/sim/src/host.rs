@@ -1,12 +1,15 @@
 //! The engine's host: hands its I/O to the simulated devices, brings completions back, tells time.
 
+use crate::aside::Aside;
 use crate::disk::Disk;
 use crate::trace::{Trace, short};
 use crate::watch::Watch;
 use std::collections::{BTreeMap, BTreeSet};
 use uraid_buffer::Pool;
 use uraid_engine::Engine;
-use uraid_engine::api::{Device, DeviceId, Event, IoKind, Nanos, OpenOptions, Outcome, Reply};
+use uraid_engine::api::{
+    Device, DeviceId, Event, IoKind, Nanos, OpenOptions, Outcome, Reply, Request, RequestId,
+};
 
 /// A device that answers nothing for so long is given up.
 const HANG_MAX: Nanos = 15_000_000_000;
@@ -26,6 +29,7 @@ pub enum Told {
 pub struct Host {
     /// The engine.
     pub engine: Engine,
+    aside: Aside,
     watch: Watch,
     devices: BTreeMap<DeviceId, usize>,
     given_up: BTreeSet<DeviceId>,
@@ -47,6 +51,7 @@ impl Host {
         let devices = offered.iter().map(device).collect();
         Host {
             engine: Engine::open(devices, options, Pool::heap()),
+            aside: Aside::default(),
             watch,
             devices: offered.iter().copied().collect(),
             given_up: BTreeSet::new(),
@@ -73,6 +78,26 @@ impl Host {
     /// One more device is open.
     pub fn attach(&mut self, id: DeviceId, disk: usize) {
         self.devices.insert(id, disk);
+    }
+
+    /// Takes a client's request: whatever can be read without the engine is.
+    pub fn request(&mut self, now: Nanos, disks: &mut [Disk], id: RequestId, request: Request) {
+        match self.aside.begin(&self.engine, id, &request) {
+            Some(started) => Aside::start(now, started, disks, |device| self.devices[&device]),
+            None => self.engine.request(id, request),
+        }
+    }
+
+    /// Nobody reads from a device any more.
+    pub fn leave(&mut self, device: DeviceId, disks: &mut [Disk]) {
+        if let Some(disk) = self.disk_of(device) {
+            self.aside.leave(&mut self.engine, device, &mut disks[disk]);
+        }
+    }
+
+    /// Reads answered without the engine since this was asked last.
+    pub fn take_served_aside(&mut self) -> u64 {
+        self.aside.take_served()
     }
 
     /// The host closes a device.
@@ -124,7 +149,10 @@ impl Host {
                     let (token, result) = (completion.token, &completion.result);
                     format!("{:>12} disk {disk}: #{token} done {result:?}", now / 1000)
                 });
-                self.engine.complete(completion);
+                match Aside::owns(completion.token) {
+                    true => self.aside.complete(&mut self.engine, completion),
+                    false => self.engine.complete(completion),
+                }
                 if !self.step() {
                     return Ok(None);
                 }
@@ -136,6 +164,7 @@ impl Host {
                 trace.line(|| format!("{:>12} disk {disk}: hangs, given up", now / 1000));
                 self.engine
                     .device_gone(id, "it has not answered for 15 s".into());
+                self.aside.leave(&mut self.engine, id, &mut disks[disk]);
             }
         }
         self.engine.run();
@@ -167,7 +196,12 @@ impl Host {
     }
 
     fn take_told(&mut self) -> Vec<Told> {
-        let mut told = Vec::new();
+        let mut told: Vec<Told> = self
+            .aside
+            .take_answers()
+            .into_iter()
+            .map(Told::Reply)
+            .collect();
         // Answers first: none may be outstanding when the server says that it has stopped.
         while let Some(reply) = self.engine.next_reply() {
             told.push(Told::Reply(reply));

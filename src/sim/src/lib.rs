@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod array;
+mod aside;
 pub mod clients;
 pub mod content;
 pub mod disk;

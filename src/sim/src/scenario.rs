@@ -229,6 +229,8 @@ pub struct Scenario {
     pub export_share: f64,
     /// The engine's limit of payload at work.
     pub in_flight_bytes_max: u64,
+    /// Memory for reads that go past the engine; none: there are none.
+    pub view_bytes_max: u64,
     /// Requests in flight at most.
     pub depth: usize,
     /// Requests in all.
@@ -271,6 +273,8 @@ impl Scenario {
             slots: rng.within(limits.slots.clone()) * u64::from(lanes),
             export_share: *rng.pick(&[1.0, 1.0, 0.7]),
             in_flight_bytes_max: *rng.pick(&[64 << 10, 256 << 10, 8 << 20]),
+            // Drawn from the seed: all plays keep their stories. Small, so that chunks share places.
+            view_bytes_max: [0, 2 << 10, 1 << 20][seed as usize % 3],
             depth: *rng.pick(&limits.depths),
             operations,
             pause: *rng.pick(&[0.0, 0.01, 0.1]),

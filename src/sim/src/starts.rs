@@ -102,6 +102,7 @@ impl World {
             witness: self.witness.clone(),
             nonce: self.rng.next(),
             in_flight_bytes_max: self.scenario.in_flight_bytes_max,
+            view_bytes_max: self.scenario.view_bytes_max,
             ..OpenOptions::default()
         };
         self.failed_from.clear();

@@ -45,11 +45,12 @@ pub struct Counts {
     pub commands: u64,
     pub repairs: u64,
     pub io: u64,
+    pub reads_aside: u64,
 }
 
 impl Counts {
     /// Names and numbers.
-    pub fn fields(&self) -> [(&'static str, u64); 12] {
+    pub fn fields(&self) -> [(&'static str, u64); 13] {
         [
             ("requests", self.requests),
             ("io", self.io),
@@ -63,6 +64,7 @@ impl Counts {
             ("other_faults", self.other_faults),
             ("commands", self.commands),
             ("repairs", self.repairs),
+            ("reads_aside", self.reads_aside),
         ]
     }
 
@@ -70,6 +72,7 @@ impl Counts {
     pub fn add(&mut self, other: &Counts) {
         self.requests += other.requests;
         self.io += other.io;
+        self.reads_aside += other.reads_aside;
         self.kills += other.kills;
         self.power_losses += other.power_losses;
         self.crashes_in_recovery += other.crashes_in_recovery;
@@ -167,6 +170,7 @@ impl World {
         let options = OpenOptions {
             nonce: rng.next(),
             in_flight_bytes_max: scenario.in_flight_bytes_max,
+            view_bytes_max: scenario.view_bytes_max,
             ..OpenOptions::default()
         };
         let watch = Watch {
@@ -238,6 +242,7 @@ impl World {
         match self.host.pump(self.now, &mut self.disks, &mut self.trace)? {
             Some(told) => {
                 self.note_failures();
+                self.counts.reads_aside += self.host.take_served_aside();
                 let idle = told.is_empty();
                 for one in told {
                     self.hear(one)?;
@@ -299,6 +304,7 @@ impl World {
     }
 
     fn release(&mut self, device: DeviceId) -> Result<(), String> {
+        self.host.leave(device, &mut self.disks);
         if let Some(disk) = self.host.disk_of(device)
             && self.disks[disk].next_due().is_some()
         {
@@ -386,7 +392,7 @@ impl World {
             return false;
         };
         self.say(|| describe(id, &request));
-        self.host.engine.request(id, request);
+        self.host.request(self.now, &mut self.disks, id, request);
         true
     }
 
