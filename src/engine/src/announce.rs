@@ -13,6 +13,7 @@ use crate::lane::Lane;
 use crate::mutants::{Mutant, active};
 use alloc::vec::Vec;
 use uraid_buffer::Buf;
+use uraid_core::config::Index;
 use uraid_core::geometry::Geometry;
 use uraid_core::journal::{Checkpoint, Following};
 use uraid_core::listed::ListedPages;
@@ -124,9 +125,15 @@ impl Array {
         join_all(records.into_iter().map(write)).await;
     }
 
-    /// Whether members say that no batch follows.
+    /// Whether any member says that no batch follows. What a start had to reckon with may have been
+    /// more than all of them said.
     pub fn is_closed(&self, lane: &Lane) -> bool {
-        lane.journal.borrow().following == Following::Nothing
+        let journal = lane.journal.borrow();
+        let mut records = journal.records.iter();
+        let closed = |index: &Index, record: &Checkpoint| {
+            record.following == Following::Nothing && self.all_writers().contains(index)
+        };
+        records.any(|(index, (_, record))| closed(index, record))
             && !active(Mutant::ClosedJournalWritten)
     }
 
