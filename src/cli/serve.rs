@@ -93,7 +93,9 @@ pub fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
                 Some(IoBackend::Threads) => Backend::Threads,
             },
             skip_verification: args.skip_verification,
+            rebuild_share_percent: args.rebuild_share,
         },
+        memory: args.memory,
         pidfile: args.pidfile.clone(),
     };
     serve(&options, |served, failed| {

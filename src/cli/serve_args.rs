@@ -1,6 +1,7 @@
 //! `uraid serve` as it is typed.
 
 use super::args::parse_name;
+use super::sizes::parse_size;
 use super::tls_args::ServeTlsArgs;
 use crate::server::export::ExportOptions;
 use crate::server::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_LIMIT};
@@ -65,6 +66,14 @@ pub struct ServeArgs {
     /// Start what would be refused for safety, after saying what may be lost
     #[arg(long)]
     pub force: bool,
+    /// Most memory the server takes, for all its arrays together [default: 384M for each array, and
+    /// 13 bytes for each stripe that was written]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub memory: Option<u64>,
+    /// Share of the time that a rebuild takes while clients are at work, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 20,
+          value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub rebuild_share: u8,
     /// How members are read and written [default: uring where the kernel allows it]
     #[arg(long, value_name = "BACKEND", value_enum)]
     pub io: Option<IoBackend>,

@@ -1,6 +1,5 @@
 //! One array on its data thread: opened, served, flushed.
 
-use super::budget::IN_FLIGHT_BYTES_MAX;
 use super::front::{Handover, Offer};
 use super::frontend::Frontend;
 use super::gate::Gate;
@@ -8,6 +7,7 @@ use super::heartbeat::{Heartbeat, Watched};
 use super::host::{Host, Notice};
 use super::housekeeping::{Housekeeping, load_witness};
 use super::members::OpenArray;
+use super::memory::Memory;
 use super::operator::{self, INBOX_MAX, Mailbox};
 use super::service::{Message, Service};
 use super::sockets::SocketFile;
@@ -29,11 +29,6 @@ use uraid_engine::api::OpenOptions;
 use uraid_io::driver::{Backend, Driver, Limits};
 use uraid_nbd::Export;
 
-/// Memory for buffers of one array, registered with the kernel where possible; the heap helps out
-/// beyond it. Twice what clients may have under way: the other half is for parity, journal and
-/// rebuild.
-const POOL_BYTES: usize = 2 * IN_FLIGHT_BYTES_MAX as usize;
-
 /// Largest preferred block that we tell clients; larger stripes are no better for them.
 const PREFERRED_BLOCK_BYTES_MAX: u32 = 1 << 20;
 
@@ -48,6 +43,8 @@ pub struct Manner {
     pub force: bool,
     /// Hand out blocks without checking them.
     pub skip_verification: bool,
+    /// Share of the time that a rebuild takes while clients are at work, in percent.
+    pub rebuild_share_percent: u8,
 }
 
 /// What a data thread is to do.
@@ -56,6 +53,8 @@ pub struct Job {
     pub array: OpenArray,
     /// How to open it.
     pub manner: Manner,
+    /// What it may take of memory.
+    pub memory: Memory,
     /// Its control socket.
     pub control: (OwnedFd, SocketFile),
     /// Where clients find it.
@@ -88,7 +87,7 @@ impl Running {
         let name = job.array.name.clone();
         let uris = job.uris.clone();
         let gate = job.gate.clone();
-        let pool = Pool::arena(POOL_BYTES).unwrap_or_else(|_| Pool::heap());
+        let pool = Pool::arena(job.memory.pool as usize).unwrap_or_else(|_| Pool::heap());
         let driver = start_driver(job.manner.backend, &pool)?;
         let (sender, inbox) = sync_channel(INBOX_MAX);
         let mailbox = Mailbox {
@@ -182,7 +181,13 @@ impl DataThread {
         let tell = |what| opened.send(what).expect("somebody waits for it");
         let name = job.array.name.clone();
         let (control, _control_file) = job.control;
-        let host = open(job.array, job.manner, driver, pool.clone(), &mailbox);
+        let host = open(
+            job.array,
+            (job.manner, &job.memory),
+            driver,
+            pool.clone(),
+            &mailbox,
+        );
         let host = match host.and_then(|host| wait_until_open(host, &inbox)) {
             Ok(Some(host)) => host,
             Ok(None) => {
@@ -206,7 +211,7 @@ impl DataThread {
         let control = control.inspect_err(|failure| tell(Err(failure.clone())))?;
         tell(Ok(Some(export(&host))));
 
-        let frontend = Frontend::new(newcomers, job.gate, pool);
+        let frontend = Frontend::new(newcomers, job.gate, pool, &job.memory);
         let end = Service::new(host, frontend, inbox, about, heartbeat).run();
         let result = end.result.map(|_| format!("{name} is flushed and stopped"));
         for answer in end.answers {
@@ -219,13 +224,17 @@ impl DataThread {
 
 fn open(
     array: OpenArray,
-    manner: Manner,
+    (manner, memory): (Manner, &Memory),
     driver: Driver,
     pool: Pool,
     mailbox: &Mailbox,
 ) -> Result<Host, Failure> {
     let mut options = engine_options(array.uuid, manner.read_only, manner.force)?;
     options.skip_verification = manner.skip_verification;
+    options.rebuild_share_percent = manner.rebuild_share_percent;
+    options.in_flight_bytes_max = memory.in_flight;
+    options.journalled_bytes_max = memory.journalled;
+    options.checksum_bytes_max = memory.checksums;
     if manner.skip_verification {
         log::warning("blocks are not verified when they are read: use this for measuring only");
     }
@@ -266,7 +275,6 @@ pub(super) fn engine_options(
         force,
         witness,
         nonce: random::words()?(),
-        in_flight_bytes_max: IN_FLIGHT_BYTES_MAX,
         ..OpenOptions::default()
     })
 }

@@ -1,20 +1,21 @@
 //! Memory for the payload of clients' requests, shared so that busy clients get equal parts, and
 //! those that never read their answers, or never send what they announced, cannot take it all.
 
+use super::memory::Memory;
 use std::collections::BTreeMap;
 use uraid_io::driver::StreamId;
 
-/// Payload under way for all clients together, in bytes: from the moment a read is begun, or the
-/// payload of a write begins to come, until the answer is sent. On top come one request of any
-/// size, and [`GUARANTEED_BYTES`] for each client.
-pub const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
-
-/// What every client may have under way, however busy the others are.
+/// What every client may have under way, however busy the others are, unless memory is short.
 pub const GUARANTEED_BYTES: u64 = 256 << 10;
 
-/// The payload that clients have under way.
-#[derive(Default)]
+/// The payload that clients have under way: from the moment a read is begun, or the payload of a
+/// write begins to come, until the answer is sent.
 pub struct Budget {
+    /// For all clients together, in bytes. On top come one request of any size, and what is
+    /// guaranteed to each client.
+    in_flight_max: u64,
+    /// What every client may have, however busy the others are.
+    guaranteed: u64,
     /// Bytes by client; those that have none are not here.
     accounts: BTreeMap<StreamId, u64>,
     /// The sum of the accounts, but for that of `guest`.
@@ -25,6 +26,17 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Nobody has anything yet.
+    pub fn new(memory: &Memory) -> Budget {
+        Budget {
+            in_flight_max: memory.in_flight,
+            guaranteed: memory.guaranteed,
+            accounts: BTreeMap::new(),
+            total: 0,
+            guest: None,
+        }
+    }
+
     /// What `client` has under way.
     pub fn of(&self, client: StreamId) -> u64 {
         self.accounts.get(&client).copied().unwrap_or(0)
@@ -39,7 +51,7 @@ impl Budget {
     /// is still free (the dynamic threshold of Choudhury and Hahne, 1998).
     pub fn has_room(&self, client: StreamId) -> bool {
         let own = self.of(client);
-        own < GUARANTEED_BYTES || self.guest != Some(client) && own < self.free()
+        own < self.guaranteed || self.guest != Some(client) && own < self.free()
     }
 
     /// Takes `bytes` for a request of `client`, if that may be begun.
@@ -48,7 +60,7 @@ impl Budget {
         let guest = self.guest == Some(client);
         // Half of what is free for one request: some is left for smaller ones in any case.
         let moderate = own + bytes <= self.free() && 2 * bytes <= self.free();
-        let fits = own + bytes <= GUARANTEED_BYTES || !guest && moderate;
+        let fits = own + bytes <= self.guaranteed || !guest && moderate;
         if !fits && own == 0 && self.guest.is_none() {
             self.guest = Some(client);
         } else if !fits {
@@ -87,7 +99,7 @@ impl Budget {
     }
 
     fn free(&self) -> u64 {
-        IN_FLIGHT_BYTES_MAX.saturating_sub(self.total)
+        self.in_flight_max.saturating_sub(self.total)
     }
 }
 
@@ -96,6 +108,11 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+    const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
+
+    fn budget() -> Budget {
+        Budget::new(&Memory::default())
+    }
 
     fn streams(count: u64) -> impl Iterator<Item = StreamId> {
         (0..count).map(StreamId)
@@ -117,7 +134,7 @@ mod tests {
     #[test]
     fn busy_clients_share_equally_and_do_not_exceed_it() {
         for count in [1, 2, 4, 16] {
-            let mut budget = Budget::default();
+            let mut budget = budget();
             fill(&mut budget, count, 64 << 10);
             let shares: Vec<u64> = streams(count).map(|c| budget.of(c)).collect();
             let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
@@ -130,7 +147,7 @@ mod tests {
     #[test]
     fn clients_that_give_nothing_back_are_bounded_and_leave_room_for_others() {
         for bytes in [4 << 10, 256 << 10, MIB, 32 * MIB] {
-            let mut budget = Budget::default();
+            let mut budget = budget();
             fill(&mut budget, 1000, bytes);
             let most = IN_FLIGHT_BYTES_MAX + 32 * MIB + 1000 * GUARANTEED_BYTES;
             assert!(held(&budget) <= most, "{bytes}: {}", held(&budget));
@@ -147,7 +164,7 @@ mod tests {
 
     #[test]
     fn one_request_that_does_not_fit_is_let_in_at_a_time() {
-        let mut budget = Budget::default();
+        let mut budget = budget();
         let [small, large, other] = [0, 1, 2].map(StreamId);
         budget.take(small, 40 * MIB);
         assert!(budget.try_take(large, 32 * MIB), "on top");

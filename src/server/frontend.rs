@@ -12,6 +12,7 @@ use super::front::Handover;
 use super::gate::Gate;
 use super::host::Host;
 use super::log::Chatter;
+use super::memory::Memory;
 use super::translate::{client_answer, engine_request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -57,7 +58,12 @@ pub struct Frontend {
 
 impl Frontend {
     /// Serves whoever comes from the front thread. `gate` counts them, and is closed at the end.
-    pub fn new(newcomers: Receiver<Handover>, gate: Arc<Gate>, pool: Pool) -> Frontend {
+    pub fn new(
+        newcomers: Receiver<Handover>,
+        gate: Arc<Gate>,
+        pool: Pool,
+        memory: &Memory,
+    ) -> Frontend {
         Frontend {
             newcomers,
             fence: Fence::default(),
@@ -65,7 +71,7 @@ impl Frontend {
             pool,
             clients: BTreeMap::new(),
             touched: BTreeSet::new(),
-            budget: Budget::default(),
+            budget: Budget::new(memory),
             waiting: VecDeque::new(),
             next_check: None,
             requests: BTreeMap::new(),

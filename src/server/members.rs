@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use uraid_core::geometry::Geometry;
 use uraid_core::superblock::{self, HEAD_BYTES, Inspection, TAIL_BYTES};
 use uraid_core::units::Uuid;
 use uraid_io::device::{MemberFile, OpenError, OpenMode};
@@ -163,6 +164,8 @@ pub struct OpenArray {
     pub uuid: Uuid,
     /// Its name; safe to be part of a path.
     pub name: String,
+    /// Its layout.
+    pub geometry: Geometry,
 }
 
 /// What members are opened for.
@@ -193,6 +196,7 @@ pub fn open_array(paths: &[PathBuf], access: Access) -> Result<OpenArray, Failur
     let start = Instant::now();
     let mut files = Vec::new();
     let mut arrays: BTreeMap<Uuid, (String, Vec<&Path>)> = BTreeMap::new();
+    let mut geometries = BTreeMap::new();
     // The engine tells it all again, unless it never gets to see these.
     let mut findings = String::new();
     for path in paths {
@@ -209,6 +213,7 @@ pub fn open_array(paths: &[PathBuf], access: Access) -> Result<OpenArray, Failur
             Some(superblock) => {
                 let array = arrays.entry(superblock.array);
                 let array = array.or_insert((superblock.name, Vec::new()));
+                geometries.insert(superblock.array, superblock.geometry);
                 array.1.push(path);
             }
             None if inspection.findings.is_empty() => {
@@ -222,7 +227,12 @@ pub fn open_array(paths: &[PathBuf], access: Access) -> Result<OpenArray, Failur
         files.push(file);
     }
     let (uuid, name) = only_array(&arrays, &findings)?;
-    Ok(OpenArray { files, uuid, name })
+    Ok(OpenArray {
+        files,
+        uuid,
+        name,
+        geometry: geometries[&uuid],
+    })
 }
 
 /// Opens a member that somebody holds, unless `waited` has used up the time for that.

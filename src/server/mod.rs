@@ -28,6 +28,7 @@ pub mod listen;
 pub mod local;
 pub mod log;
 pub mod members;
+mod memory;
 mod operator;
 pub mod random;
 pub mod reclaim;

@@ -8,6 +8,7 @@ use super::heartbeat::{Heartbeat, Watched};
 use super::limits;
 use super::listen::Listen;
 use super::members::{Access, Group, OpenArray, groups, open_array};
+use super::memory::Memory;
 use super::operator::Mailbox;
 use super::service::Message;
 use super::sockets::{Listener, Pidfile, SocketFile, open_control, open_listeners};
@@ -45,6 +46,8 @@ pub struct ServeOptions {
     pub insecure: bool,
     /// How arrays are opened.
     pub manner: Manner,
+    /// Most memory for all arrays together, in bytes, if it is limited.
+    pub memory: Option<u64>,
     /// Where to write the process id.
     pub pidfile: Option<PathBuf>,
 }
@@ -296,10 +299,19 @@ impl Jobs<'_> {
     fn of(&self, arrays: Vec<OpenArray>, failures: &mut Failures) -> Result<Vec<Job>, Failure> {
         let control = self.options.control.as_deref();
         let mut jobs = Vec::new();
+        let each = self.options.memory.map(|all| all / arrays.len() as u64);
         for array in arrays {
             let name = &array.name;
-            match open_control(control, name, failures.alone, self.succession) {
-                Ok(control) => jobs.push(self.job(array, control)),
+            let memory = match each {
+                Some(limit) => Memory::within(limit, &array.geometry, self.connections_max),
+                None => Ok(Memory::default()),
+            };
+            let opened = memory.and_then(|memory| {
+                let control = open_control(control, name, failures.alone, self.succession)?;
+                Ok((control, memory))
+            });
+            match opened {
+                Ok((control, memory)) => jobs.push(self.job(array, control, memory)),
                 Err(failure) if failure.exit == Exit::Usage => return Err(failure),
                 Err(failure) => failures.add(name.clone(), failure)?,
             }
@@ -308,13 +320,14 @@ impl Jobs<'_> {
         Ok(jobs)
     }
 
-    fn job(&self, array: OpenArray, control: (OwnedFd, SocketFile)) -> Job {
+    fn job(&self, array: OpenArray, control: (OwnedFd, SocketFile), memory: Memory) -> Job {
         let options = self.options;
         let here = self.listeners.iter().filter(|l| l.offers(&array.name));
         let uri = |listener: &Listener| listener.reach.uri(&array.name, options.requires_tls());
         let limit = options.export(&array.name).connections_max;
         Job {
             manner: options.manner,
+            memory,
             control,
             uris: here.filter_map(uri).collect(),
             succession: self.succession.clone(),

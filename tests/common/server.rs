@@ -215,14 +215,23 @@ impl Server {
         self.resident_kib() / 1024
     }
 
+    /// Most resident memory it ever had, in MiB.
+    pub fn peak_mib(&self) -> u64 {
+        self.memory_kib("VmHWM:") / 1024
+    }
+
     /// Resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    fn memory_kib(&self, field: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let status = std::fs::read_to_string(path).expect("process status");
         let line = status
             .lines()
-            .find(|l| l.starts_with("VmRSS:"))
-            .expect("VmRSS");
+            .find(|l| l.starts_with(field))
+            .expect("the field");
         let kib = line.split_whitespace().nth(1).expect("a number");
         kib.parse().expect("a number")
     }

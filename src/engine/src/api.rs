@@ -372,6 +372,13 @@ pub struct OpenOptions {
     pub view_bytes_max: u64,
     /// A number nobody else has: seeds identifiers. The host takes it from the system.
     pub nonce: u64,
+    /// Share of the time that a rebuild takes while clients are at work, in percent from 1 to
+    /// 100; 0 means 20.
+    pub rebuild_share_percent: u8,
     /// Most bytes of request payload to work on at once; more wait their turn.
     pub in_flight_bytes_max: u64,
+    /// Most bytes of journalled blocks to keep in memory until they are in place; 0 means 96 MiB.
+    pub journalled_bytes_max: u64,
+    /// Most bytes of checksum pages to keep in memory; 0 means 96 MiB.
+    pub checksum_bytes_max: u64,
 }

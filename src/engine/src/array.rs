@@ -7,7 +7,7 @@ use crate::lost::LostBlocks;
 use crate::members::Member;
 use crate::mutants::{Mutant, active};
 use crate::port::Port;
-use crate::rebuild::Progress;
+use crate::rebuild::{Progress, SHARE_DEFAULT};
 use crate::scrub::Scrub;
 use crate::stripes::Stripes;
 use crate::traffic::Traffic;
@@ -21,8 +21,11 @@ use uraid_buffer::{Buf, Pool};
 use uraid_core::config::{Config, EntryState, Index};
 use uraid_core::geometry::{Geometry, Slot, Stripe, Zones};
 use uraid_core::superblock::{Counters, Superblock};
-use uraid_core::units::{BLOCK_BYTES, Uuid};
+use uraid_core::units::{BLOCK, BLOCK_BYTES, Uuid};
 use uraid_parity::{Code, ColumnSet, Kernels};
+
+/// Most bytes of journalled blocks in memory, if nothing else is said.
+const JOURNALLED_BYTES_DEFAULT: u64 = 96 << 20;
 
 /// Who holds a role.
 #[derive(Clone, Copy, Default, Debug)]
@@ -114,6 +117,10 @@ pub struct Array {
     pub skip_verification: bool,
     /// What may be read without asking.
     pub view: Option<ReadView>,
+    /// Most blocks of a lane that are journalled and not yet in place.
+    pub journalled_blocks_max: u64,
+    /// See [`OpenOptions::rebuild_share_percent`].
+    pub rebuild_share_percent: u8,
     /// Requests taken up so far.
     pub requests: Cell<u64>,
 }
@@ -158,7 +165,7 @@ impl Array {
             changed: Signal::default(),
             flushed: Signal::default(),
             lanes: (0..usize::from(geometry.lanes))
-                .map(|l| Lane::new(l, &geometry))
+                .map(|l| Lane::new(l, &geometry, options))
                 .collect(),
             stripes: Stripes::default(),
             rebuilds: RefCell::default(),
@@ -172,6 +179,15 @@ impl Array {
             traffic: Traffic::default(),
             skip_verification: options.skip_verification,
             view: ReadView::new(geometry, superblock.key, options.view_bytes_max),
+            journalled_blocks_max: match options.journalled_bytes_max {
+                0 => JOURNALLED_BYTES_DEFAULT,
+                bytes => bytes,
+            } / BLOCK
+                / u64::from(geometry.lanes),
+            rebuild_share_percent: match options.rebuild_share_percent {
+                0 => SHARE_DEFAULT,
+                share => share,
+            },
             requests: Cell::new(0),
         });
         array.refresh_roles();

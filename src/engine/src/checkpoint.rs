@@ -15,6 +15,7 @@ use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::journal::Checkpoint;
 use uraid_core::pages::{PageStamp, Peer, encode_map_page};
+use uraid_core::units::BLOCK;
 use uraid_parity::ColumnSet;
 
 /// A lane that has been idle for so long is checkpointed, so that a start finds little to do.
@@ -66,6 +67,20 @@ impl Array {
         journal.tail < journal.completed
             || lane.sums.dirty_count() > 0
             || !lane.map.borrow().dirty.is_empty()
+    }
+
+    /// Whether a checkpoint should not wait for an idle moment.
+    fn checkpoint_due(&self, lane: &Lane) -> bool {
+        let (ring_blocks, relog_blocks) = (self.geometry.ring_blocks, self.geometry.relog_blocks);
+        let journal = lane.journal.borrow();
+        journal
+            .rings
+            .values()
+            .any(|r| r.head - r.tail > ring_blocks / 2)
+            || journal.rows_since_tail > relog_blocks / 8 * 3
+            || journal.entry_bytes_since_tail > relog_blocks / 8 * BLOCK
+            || journal.blocks_since_tail > self.journalled_blocks_max / 4 * 3
+            || lane.sums.is_too_dirty()
     }
 
     /// Whether commits wait for journal space.

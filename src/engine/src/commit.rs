@@ -8,7 +8,7 @@ use crate::executor::{Promise, join_all};
 use crate::lane::Lane;
 use crate::mutants::{Mutant, active};
 use crate::ring::Ring;
-use crate::sums::{DIRTY_PAGES_MAX, SlotSums};
+use crate::sums::SlotSums;
 use crate::traffic::{Part, add};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
@@ -70,6 +70,8 @@ struct Load {
     seq: u64,
     entry_bytes: u64,
     rows: u64,
+    /// Blocks that stay in memory until they are in place.
+    blocks: u64,
 }
 
 /// State of a lane's journal.
@@ -101,9 +103,12 @@ pub struct Journal {
     in_flight: VecDeque<Batch>,
     /// Batches since the tail: what a re-log would have to hold.
     since_tail: VecDeque<Load>,
-    /// The entries and rows of those together.
-    entry_bytes_since_tail: u64,
-    rows_since_tail: u64,
+    /// The entries, rows and blocks of those together.
+    pub entry_bytes_since_tail: u64,
+    /// See above.
+    pub rows_since_tail: u64,
+    /// See above.
+    pub blocks_since_tail: u64,
 }
 
 impl Journal {
@@ -143,6 +148,7 @@ impl Journal {
     fn add_load(&mut self, load: Load) {
         self.entry_bytes_since_tail += load.entry_bytes;
         self.rows_since_tail += load.rows;
+        self.blocks_since_tail += load.blocks;
         self.since_tail.push_back(load);
     }
 
@@ -153,6 +159,7 @@ impl Journal {
         while let Some(load) = self.since_tail.front().filter(|l| l.seq < tail) {
             self.entry_bytes_since_tail -= load.entry_bytes;
             self.rows_since_tail -= load.rows;
+            self.blocks_since_tail -= load.blocks;
             self.since_tail.pop_front();
         }
         for ring in self.rings.values_mut() {
@@ -167,6 +174,8 @@ struct Draft {
     units: Vec<Queued>,
     entry_bytes: usize,
     rows: u64,
+    /// Payload blocks of all columns.
+    blocks: u64,
     /// Payload blocks by participant.
     payload: BTreeMap<Index, u64>,
 }
@@ -297,7 +306,11 @@ impl Array {
             });
             let entry_bytes = journal.entry_bytes_since_tail + (draft.entry_bytes + bytes) as u64;
             let rows_in_all = journal.rows_since_tail + draft.rows + rows;
-            let too_much = (rows_in_all > rows_max || entry_bytes > relog_entry_bytes_max)
+            let blocks: u64 = entries.iter().map(|e| e.payload.len() as u64).sum();
+            let blocks_in_all = journal.blocks_since_tail + draft.blocks + blocks;
+            let too_much = (rows_in_all > rows_max
+                || entry_bytes > relog_entry_bytes_max
+                || blocks_in_all > self.journalled_blocks_max)
                 && !active(Mutant::RowsUncapped);
             let empty = journal.since_tail.is_empty() && draft.units.is_empty();
             if !fits || (too_much && !empty) || (full && !draft.units.is_empty()) {
@@ -305,6 +318,7 @@ impl Array {
             }
             draft.entry_bytes += bytes;
             draft.rows += rows;
+            draft.blocks += blocks;
             draft.payload = payload;
             draft
                 .units
@@ -319,11 +333,12 @@ impl Array {
         let seq = journal.next_seq;
         journal.next_seq += 1;
         let entry_bytes = draft.entry_bytes as u64;
-        let rows = draft.rows;
+        let (rows, blocks) = (draft.rows, draft.blocks);
         journal.add_load(Load {
             seq,
             entry_bytes,
             rows,
+            blocks,
         });
         let config = self.config.borrow();
         let mut header = Header {
@@ -444,19 +459,6 @@ impl Array {
         self.ex.fire(&lane.journal_moved);
         self.ex.fire(&lane.slots_moved);
         lane.want_checkpoint(&self.ex);
-    }
-
-    /// Whether a checkpoint should not wait for an idle moment.
-    pub fn checkpoint_due(&self, lane: &Lane) -> bool {
-        let (ring_blocks, relog_blocks) = (self.geometry.ring_blocks, self.geometry.relog_blocks);
-        let journal = lane.journal.borrow();
-        journal
-            .rings
-            .values()
-            .any(|r| r.head - r.tail > ring_blocks / 2)
-            || journal.rows_since_tail > relog_blocks / 8 * 3
-            || journal.entry_bytes_since_tail > relog_blocks / 8 * BLOCK
-            || lane.sums.dirty_count() > DIRTY_PAGES_MAX
     }
 
     /// Too much has failed: nothing that is not answered will be.

@@ -1,5 +1,6 @@
 //! A lane: one journal with its stripes, slots, map and checksum pages.
 
+use crate::api::OpenOptions;
 use crate::commit::Journal;
 use crate::executor::{Executor, Lock, Signal};
 use crate::slots::Slots;
@@ -41,13 +42,13 @@ pub struct Lane {
 
 impl Lane {
     /// An empty lane.
-    pub fn new(id: usize, g: &Geometry) -> Lane {
+    pub fn new(id: usize, g: &Geometry, options: &OpenOptions) -> Lane {
         let lanes = u64::from(g.lanes);
         Lane {
             id,
             map: RefCell::new(StripeMap::new(g)),
             slots: RefCell::new(Slots::new(g.slots / lanes)),
-            sums: SumCache::default(),
+            sums: SumCache::new(options.checksum_bytes_max, lanes),
             overlay: RefCell::default(),
             journal: RefCell::new(Journal::default()),
             journal_moved: Signal::default(),

@@ -14,14 +14,23 @@ use crate::settled::{Checked, Placed};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use uraid_buffer::Buf;
 use uraid_core::config::{Entry, EntryState, Index};
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::Sum;
 use uraid_parity::ColumnSet;
 
-/// Slots being filled at the same time.
+/// Slots being filled at the same time, and the bytes that all members together then hold of them.
 const SLOTS_IN_FLIGHT_MAX: usize = 16;
+const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
+/// Slots filled before the cursor moves.
+const SLOTS_PER_STEP_MAX: usize = 256;
+/// How long after a client's last request it is still reckoned with.
+const CLIENTS_GONE_AFTER: Nanos = 100_000_000;
+/// Share of the time that a rebuild takes while clients are at work, in percent, if nothing else
+/// is said.
+pub const SHARE_DEFAULT: u8 = 20;
 /// How often the cursor is made durable.
 const SAVE_EVERY: Nanos = 2_000_000_000;
 
@@ -61,12 +70,49 @@ impl Progress {
     }
 }
 
-/// What became of one slot.
-enum Filled {
-    /// Nothing to do there.
-    Nothing,
-    /// Filled.
-    Done,
+/// How a rebuild gets on with clients. Alone, it fills as many slots at once as it may. Beside
+/// clients it fills a few, then waits until those took no more than its share of the time.
+struct Pace {
+    share_percent: u64,
+    /// Clients' requests counted so far, and when there was last a new one.
+    requests: u64,
+    busy_until: Nanos,
+    /// Slots filled at once beside clients, and what half as many took.
+    slots: usize,
+    half_took: Nanos,
+}
+
+impl Pace {
+    fn new(share_percent: u8, requests: u64) -> Pace {
+        Pace {
+            share_percent: share_percent.clamp(1, 100).into(),
+            requests,
+            busy_until: 0,
+            slots: 1,
+            half_took: 0,
+        }
+    }
+
+    fn is_busy(&mut self, requests: u64, now: Nanos) -> bool {
+        if requests != self.requests {
+            self.requests = requests;
+            self.busy_until = now + CLIENTS_GONE_AFTER;
+        }
+        now < self.busy_until
+    }
+
+    /// How long to wait after a step beside clients that took so long. Where twice the slots take
+    /// hardly longer, as on disks that seek, it is twice as many the next time; where they take
+    /// twice as long, fewer at once are kinder to clients and no slower.
+    fn rest(&mut self, took: Nanos) -> Nanos {
+        let cheap = self.slots == 1 || took < self.half_took + self.half_took / 2;
+        if cheap && 2 * self.slots <= SLOTS_IN_FLIGHT_MAX {
+            (self.slots, self.half_took) = (2 * self.slots, took);
+        } else if !cheap {
+            (self.slots, self.half_took) = (self.slots / 2, 0);
+        }
+        took * (100 - self.share_percent) / self.share_percent
+    }
 }
 
 impl Array {
@@ -103,6 +149,7 @@ impl Array {
             ),
         }));
         let mut saved = self.ex.now();
+        let mut pace = Pace::new(self.rebuild_share_percent, self.requests.get());
         while self.is_filling(index) {
             let cursor = self.rebuilds.borrow()[&index].cursor;
             if cursor >= self.geometry.slots {
@@ -111,7 +158,7 @@ impl Array {
                 }
                 break;
             }
-            self.fill_some(index, cursor).await;
+            self.fill_some(index, cursor, &mut pace).await;
             if self.ex.now() >= saved + SAVE_EVERY {
                 self.save_cursor(index).await;
                 saved = self.ex.now();
@@ -168,33 +215,66 @@ impl Array {
     }
 
     /// Fills the next few slots and moves the cursor past them.
-    async fn fill_some(&self, index: Index, cursor: u64) {
+    async fn fill_some(&self, index: Index, cursor: u64, pace: &mut Pace) {
         let since = self.rebuilds.borrow()[&index].since;
-        let mut next = cursor;
-        let mut slots = Vec::new();
-        while next < self.geometry.slots && slots.len() < SLOTS_IN_FLIGHT_MAX {
-            if self.needs(Slot(next), since).is_some() {
-                slots.push(Slot(next));
+        let (begun, requests) = (self.ex.now(), self.requests.get());
+        let busy = pace.is_busy(requests, begun);
+        let shape = &self.geometry.shape;
+        let stripe_bytes = shape.columns * shape.chunk_bytes as usize;
+        let in_flight = match busy && pace.share_percent < 100 {
+            true => pace.slots,
+            false => (IN_FLIGHT_BYTES_MAX / stripe_bytes).clamp(1, SLOTS_IN_FLIGHT_MAX),
+        };
+        let step = if busy { in_flight } else { SLOTS_PER_STEP_MAX };
+        let (next, done) = (Cell::new(cursor), Cell::new(0));
+        let fill = |_| async {
+            // Clients that come in the middle of a step end it.
+            while self.is_filling(index) && (busy || self.requests.get() == requests) {
+                let Some((slot, after)) = self.next_needed(next.get(), since) else {
+                    return next.set(self.geometry.slots);
+                };
+                if done.get() >= step {
+                    return;
+                }
+                next.set(after);
+                done.set(done.get() + 1);
+                self.fill_slot(index, slot, since).await;
             }
-            next = self.skip_unused(Slot(next + 1)).0;
-        }
-        let filled = join_all(slots.iter().map(|slot| self.fill_slot(index, *slot, since))).await;
-        let done = filled.iter().filter(|f| matches!(f, Filled::Done)).count() as u64;
+        };
+        join_all((0..in_flight).map(fill)).await;
         if !self.is_filling(index) {
             return;
         }
         let now = self.ex.now();
         if let Some(p) = self.rebuilds.borrow_mut().get_mut(&index) {
-            p.cursor = next;
-            p.count(done * u64::from(self.geometry.shape.chunk_bytes), now);
+            p.cursor = next.get();
+            p.count(done.get() as u64 * shape.chunk_bytes as u64, now);
             p.total_bytes = p.total_bytes.max(p.done_bytes);
         }
-        self.ex.yield_now().await;
+        let rest = if busy { pace.rest(now - begun) } else { 0 };
+        if rest > 0 {
+            let over = || !self.is_filling(index);
+            self.ex.until_or(now + rest, &self.changed, over).await;
+        } else {
+            self.ex.yield_now().await;
+        }
     }
 
-    async fn fill_slot(&self, index: Index, slot: Slot, since: u64) -> Filled {
+    /// The first slot from `from` on that has to be filled, and where to go on behind it.
+    fn next_needed(&self, from: u64, since: u64) -> Option<(Slot, u64)> {
+        let mut slot = self.skip_unused(Slot(from));
+        while slot.0 < self.geometry.slots {
+            if self.needs(slot, since).is_some() {
+                return Some((slot, slot.0 + 1));
+            }
+            slot = self.skip_unused(Slot(slot.0 + 1));
+        }
+        None
+    }
+
+    async fn fill_slot(&self, index: Index, slot: Slot, since: u64) {
         let Some(stripe) = self.needs(slot, since) else {
-            return Filled::Nothing;
+            return;
         };
         let lane = self.lane(stripe);
         let local = self.geometry.in_lane(slot.0);
@@ -208,7 +288,6 @@ impl Array {
         }
         drop(place);
         lane.unhold_slot(local, &self.ex);
-        Filled::Done
     }
 
     /// Copies or reconstructs one column of a slot. The caller holds its place lock.

@@ -15,10 +15,10 @@ use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{ChecksumPage, PageStamp, Peer, Sum};
 
-/// Most clean pages kept in memory per lane: 64 MiB.
-pub const CACHED_PAGES_MAX: usize = 16384;
-/// Pages that are dirty before a checkpoint is made for their sake.
-pub const DIRTY_PAGES_MAX: usize = 4096;
+/// A page in memory, with what keeps track of it, in bytes.
+const PAGE_MEMORY_BYTES: u64 = 4608;
+/// Most bytes of pages in memory, if nothing else is said.
+const CACHED_BYTES_DEFAULT: u64 = 96 << 20;
 
 type Key = (Index, u64);
 
@@ -93,8 +93,9 @@ impl SumPage {
 }
 
 /// Pages of one lane.
-#[derive(Default)]
 pub struct SumCache {
+    /// Most pages in memory, but for those in use or dirty.
+    pages_max: usize,
     pages: RefCell<HashMap<Key, Rc<SumPage>, FxBuildHasher>>,
     clock: RefCell<VecDeque<Key>>,
     dirty: RefCell<BTreeSet<Key>>,
@@ -106,6 +107,28 @@ pub struct SumCache {
 }
 
 impl SumCache {
+    /// An empty cache: one of so many, with `bytes_max` in all (0: the default).
+    pub fn new(bytes_max: u64, caches: u64) -> SumCache {
+        let bytes_max = match bytes_max {
+            0 => CACHED_BYTES_DEFAULT,
+            bytes => bytes,
+        };
+        SumCache {
+            pages_max: (bytes_max / caches / PAGE_MEMORY_BYTES) as usize,
+            pages: RefCell::default(),
+            clock: RefCell::default(),
+            dirty: RefCell::default(),
+            loading: RefCell::default(),
+            loaded: Signal::default(),
+            forgotten: Cell::new(0),
+        }
+    }
+
+    /// Whether a checkpoint should be made for the sake of dirty pages, which cannot be dropped.
+    pub fn is_too_dirty(&self) -> bool {
+        self.dirty_count() > self.pages_max / 2
+    }
+
     /// A page that is in memory.
     pub fn cached(&self, index: Index, page: u64) -> Option<Rc<SumPage>> {
         let found = self.pages.borrow().get(&(index, page)).cloned();
@@ -178,7 +201,7 @@ impl SumCache {
         let mut clock = self.clock.borrow_mut();
         let mut pages = self.pages.borrow_mut();
         for _ in 0..STEPS_MAX {
-            if pages.len() <= CACHED_PAGES_MAX {
+            if pages.len() <= self.pages_max {
                 return;
             }
             let Some(key) = clock.pop_front() else { return };
@@ -266,8 +289,14 @@ impl Array {
                 continue; // who is a member has changed: what was loaded may not count any more
             }
             loaded.retain(|(i, _)| cache.cached(*i, number).is_none());
+            // Held until all are in: where much is dirty, room is made by dropping what is not.
+            let own = loaded.iter().find(|(i, _)| *i == index);
+            let own = own.map(|(_, page)| page.clone());
             for (i, page) in loaded {
                 cache.insert((i, number), page);
+            }
+            if let Some(page) = own {
+                return page;
             }
         }
     }

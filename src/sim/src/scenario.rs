@@ -10,6 +10,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 use uraid_core::geometry::Level;
+use uraid_engine::api::OpenOptions;
 
 /// Kinds of fault that a seed may play.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -254,6 +255,17 @@ pub struct Scenario {
 }
 
 impl Scenario {
+    /// What the engine may take of memory.
+    pub fn limits(&self) -> OpenOptions {
+        OpenOptions {
+            in_flight_bytes_max: self.in_flight_bytes_max,
+            journalled_bytes_max: self.in_flight_bytes_max,
+            checksum_bytes_max: self.in_flight_bytes_max,
+            view_bytes_max: self.view_bytes_max,
+            ..OpenOptions::default()
+        }
+    }
+
     /// The play of `seed`.
     pub fn new(seed: u64, limits: &Limits) -> Scenario {
         let mut rng = Rng::new(seed);

@@ -101,9 +101,7 @@ impl World {
             force,
             witness: self.witness.clone(),
             nonce: self.rng.next(),
-            in_flight_bytes_max: self.scenario.in_flight_bytes_max,
-            view_bytes_max: self.scenario.view_bytes_max,
-            ..OpenOptions::default()
+            ..self.scenario.limits()
         };
         self.failed_from.clear();
         self.host = Host::open(&offered, &self.disks, options, self.watch());

@@ -169,9 +169,7 @@ impl World {
         let offered: Vec<_> = (0..disks.len()).map(|i| (DeviceId(i as u32), i)).collect();
         let options = OpenOptions {
             nonce: rng.next(),
-            in_flight_bytes_max: scenario.in_flight_bytes_max,
-            view_bytes_max: scenario.view_bytes_max,
-            ..OpenOptions::default()
+            ..scenario.limits()
         };
         let watch = Watch {
             geometry,

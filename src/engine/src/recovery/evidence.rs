@@ -13,8 +13,9 @@ use uraid_core::config::Index;
 use uraid_core::journal::{Checkpoint, Entry, Following, Header, HeaderKind};
 use uraid_core::units::{BLOCK, BLOCK_BYTES, is_blank};
 
-/// How much of a journal is read at once.
-const READ_BLOCKS: u64 = 256;
+/// How much of a journal is read at once, of one member and of all.
+const READ_BLOCKS_MAX: u64 = 256;
+const READ_BLOCKS_TOGETHER_MAX: u64 = 4096;
 
 /// A journal area of a member, read piece by piece: pieces that were passed are let go, so that
 /// only what records hold stays in memory.
@@ -23,6 +24,8 @@ struct Area<'a> {
     index: Index,
     offset: u64,
     blocks: u64,
+    /// How many blocks a piece has.
+    piece_blocks: u64,
     /// The pieces at hand: number, and blocks, none of which if all are blank. A block that cannot
     /// be read is `None`.
     pieces: VecDeque<(u64, Vec<Option<Buf>>)>,
@@ -36,8 +39,9 @@ impl Area<'_> {
         }
         let mut all = Vec::with_capacity(count as usize);
         for at in from..from + count {
-            let piece = self.piece(at / READ_BLOCKS).await;
-            all.push(piece.get((at % READ_BLOCKS) as usize).cloned().flatten());
+            let (piece, block) = (at / self.piece_blocks, at % self.piece_blocks);
+            let piece = self.piece(piece).await;
+            all.push(piece.get(block as usize).cloned().flatten());
         }
         Some(all)
     }
@@ -46,11 +50,11 @@ impl Area<'_> {
     /// it are let go.
     async fn skip_blank(&mut self, from: u64, end: u64) -> u64 {
         let mut at = from;
-        while at < end && self.piece(at / READ_BLOCKS).await.is_empty() {
-            at = (at / READ_BLOCKS + 1) * READ_BLOCKS;
+        while at < end && self.piece(at / self.piece_blocks).await.is_empty() {
+            at = (at / self.piece_blocks + 1) * self.piece_blocks;
         }
         let at = at.min(end);
-        self.pieces.retain(|(n, _)| *n >= at / READ_BLOCKS);
+        self.pieces.retain(|(n, _)| *n >= at / self.piece_blocks);
         at
     }
 
@@ -68,8 +72,8 @@ impl Area<'_> {
     }
 
     async fn read_piece(&self, number: u64) -> Vec<Option<Buf>> {
-        let first = number * READ_BLOCKS;
-        let count = READ_BLOCKS.min(self.blocks - first) as usize;
+        let first = number * self.piece_blocks;
+        let count = self.piece_blocks.min(self.blocks - first) as usize;
         let offset = self.offset + first * BLOCK;
         let read = self
             .array
@@ -382,11 +386,13 @@ impl Array {
     }
 
     fn journal_area(&self, index: Index, offset: u64, blocks: u64) -> Area<'_> {
+        let members = self.members.borrow().len().max(1);
         Area {
             array: self,
             index,
             offset,
             blocks,
+            piece_blocks: (READ_BLOCKS_TOGETHER_MAX / members as u64).clamp(16, READ_BLOCKS_MAX),
             pieces: VecDeque::new(),
         }
     }
