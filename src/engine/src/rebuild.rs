@@ -28,6 +28,8 @@ const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 const SLOTS_PER_STEP_MAX: usize = 256;
 /// How long after a client's last request it is still reckoned with.
 const CLIENTS_GONE_AFTER: Nanos = 100_000_000;
+/// A step that takes longer is one on disks that seek.
+const SEEK_MIN: Nanos = 4_000_000;
 /// Share of the time that a rebuild takes while clients are at work, in percent, if nothing else
 /// is said.
 pub const SHARE_DEFAULT: u8 = 20;
@@ -101,15 +103,16 @@ impl Pace {
         now < self.busy_until
     }
 
-    /// How long to wait after a step beside clients that took so long. Where twice the slots take
-    /// hardly longer, as on disks that seek, it is twice as many the next time; where they take
-    /// twice as long, fewer at once are kinder to clients and no slower.
+    /// How long to wait after a step beside clients that took so long. On disks that seek twice the
+    /// slots take hardly longer: then it is twice as many the next time. Elsewhere fewer at once
+    /// are kinder to clients and no slower.
     fn rest(&mut self, took: Nanos) -> Nanos {
-        let cheap = self.slots == 1 || took < self.half_took + self.half_took / 2;
+        let seeks = took > SEEK_MIN;
+        let cheap = seeks && (self.slots == 1 || took < self.half_took + self.half_took / 2);
         if cheap && 2 * self.slots <= SLOTS_IN_FLIGHT_MAX {
             (self.slots, self.half_took) = (2 * self.slots, took);
         } else if !cheap {
-            (self.slots, self.half_took) = (self.slots / 2, 0);
+            (self.slots, self.half_took) = ((self.slots / 2).max(1), 0);
         }
         took * (100 - self.share_percent) / self.share_percent
     }
@@ -432,5 +435,44 @@ impl Array {
         counters[usize::from(index.0)].rebuild_cursor = 0;
         counters[usize::from(index.0)].rebuild_since = 0;
         is_whole()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Nanos = 1_000_000;
+
+    /// Steps beside clients on a device where a step of so many slots takes `took`; the most slots
+    /// of the last few, and the share of the time they all had.
+    fn steps(share: u8, took: impl Fn(u64) -> Nanos) -> (usize, u64) {
+        let mut pace = Pace::new(share, 0);
+        let (mut worked, mut rested, mut most) = (0, 0, 0);
+        for step in 0..40 {
+            let time = took(pace.slots as u64);
+            most = if step < 30 { 0 } else { most.max(pace.slots) };
+            worked += time;
+            rested += pace.rest(time);
+        }
+        (most, 100 * worked / (worked + rested))
+    }
+
+    #[test]
+    fn a_rebuild_keeps_to_its_share_beside_clients() {
+        let flash = |slots| slots * MS / 5;
+        let seeks = |slots| 10 * MS + slots * MS / 2;
+        for share in [1, 20, 50, 100] {
+            assert_eq!(steps(share, flash), (1, share.into()));
+            assert_eq!(steps(share, seeks), (SLOTS_IN_FLIGHT_MAX, share.into()));
+        }
+    }
+
+    #[test]
+    fn clients_count_until_a_while_after_their_last_request() {
+        let mut pace = Pace::new(20, 7);
+        assert!(!pace.is_busy(7, MS), "requests from before are no clients");
+        assert!(pace.is_busy(8, 2 * MS) && pace.is_busy(8, 50 * MS));
+        assert!(!pace.is_busy(8, 200 * MS));
     }
 }
