@@ -84,6 +84,25 @@ impl Array {
         rows: Range<usize>,
         repair: Repair,
     ) -> Result<Vec<Buf>, Lost> {
+        loop {
+            let epoch = self.config.borrow().epoch;
+            let read = self.try_read_settled(stripe, column, rows.clone(), repair);
+            let result = read.await;
+            // A member that left meanwhile, as its replacement was filled, has not answered: the
+            // members that there are now may have it all.
+            if result.is_ok() || self.config.borrow().epoch == epoch {
+                return result;
+            }
+        }
+    }
+
+    async fn try_read_settled(
+        &self,
+        stripe: Stripe,
+        column: usize,
+        rows: Range<usize>,
+        repair: Repair,
+    ) -> Result<Vec<Buf>, Lost> {
         let lane = self.lane(stripe);
         let journalled = |row: usize| {
             lane.overlay

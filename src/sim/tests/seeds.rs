@@ -115,6 +115,17 @@ fn members_never_come_to_rest() {
     };
     let seeds = [55, 97, 449, 551, 700_214, 900_093, 900_240, 900_244];
     must_pass(seeds.into_iter(), &returning, "--like old-image-catches-up");
+    // A member left when its replacement was filled, in the middle of a read that needed it.
+    let crowded = Limits {
+        operations_max: 3000,
+        faults_max: 200,
+        ..returning
+    };
+    must_pass(
+        [320, 381].into_iter(),
+        &crowded,
+        "--like old-image-catches-up",
+    );
     let rolled_back = Limits {
         layouts: Layout::ALL
             .into_iter()
