@@ -349,7 +349,17 @@ fn thousands_of_connects_a_second_do_not_hold_up_others() {
 
 #[test]
 fn writes_of_a_dead_connection_never_land_on_newer_ones() {
-    let (_sandbox, server) = tank("");
+    never_land_on_newer_ones("");
+}
+
+/// With two reader threads each newcomer comes to the one that did not serve the dead connection.
+#[test]
+fn writes_of_a_dead_connection_never_land_on_newer_ones_from_other_threads() {
+    never_land_on_newer_ones("--readers 2");
+}
+
+fn never_land_on_newer_ones(options: &str) {
+    let (_sandbox, server) = tank(options);
     let mut random = Random::from_environment();
     for round in 0..150u64 {
         let offset = random.below(64) * 4096;

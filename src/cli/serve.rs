@@ -5,6 +5,7 @@ use super::output::Output;
 use crate::failure::Failure;
 use crate::server::array::Manner;
 use crate::server::members::{canonical, choose_all, choose_array, scan};
+use crate::server::reader::default_count;
 use crate::server::serve::{NotServed, ServeOptions, Served, serve};
 use crate::server::tls::Tls;
 use serde::Serialize;
@@ -96,6 +97,7 @@ pub fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
             rebuild_share_percent: args.rebuild_share,
         },
         memory: args.memory,
+        readers: args.readers.unwrap_or_else(default_count),
         pidfile: args.pidfile.clone(),
     };
     serve(&options, |served, failed| {

@@ -6,6 +6,7 @@ use super::tls_args::ServeTlsArgs;
 use crate::server::export::ExportOptions;
 use crate::server::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_LIMIT};
 use crate::server::listen::Listen;
+use crate::server::reader::READERS_LIMIT;
 use clap::{ArgAction, Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -77,6 +78,11 @@ pub struct ServeArgs {
     /// How members are read and written [default: uring where the kernel allows it]
     #[arg(long, value_name = "BACKEND", value_enum)]
     pub io: Option<IoBackend>,
+    /// Threads that serve the clients of each array and read members by themselves; with 0 the
+    /// array's one thread serves them as well [default: 0 with up to 3 cores, else all but two, at
+    /// most 8]
+    #[arg(long, value_name = "N", value_parser = parse_readers)]
+    pub readers: Option<usize>,
     /// Do not verify blocks when they are read: only to measure what verification costs
     #[arg(long, hide = true)]
     pub skip_verification: bool,
@@ -99,6 +105,11 @@ pub enum IoBackend {
     Uring,
     /// Threads and pread/pwrite
     Threads,
+}
+
+fn parse_readers(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| *number <= READERS_LIMIT);
+    number.ok_or_else(|| format!("a number up to {READERS_LIMIT}"))
 }
 
 fn parse_connections(text: &str) -> Result<usize, String> {

@@ -187,6 +187,9 @@ pub struct StatusReport {
     /// I/O since the server started, all members together.
     #[serde(default)]
     pub io: IoReport,
+    /// Threads that serve clients beside the data thread; none where it does so by itself.
+    #[serde(default)]
+    pub readers: Vec<ReaderReport>,
     /// Process id of the server.
     pub pid: u32,
     /// Version of the server; empty from those that do not say it.
@@ -257,6 +260,17 @@ pub struct IoReport {
     pub zones: BTreeMap<String, ZoneReport>,
     /// By part of the work: "commit", "flush", "destage", "pages".
     pub parts: BTreeMap<String, PartReport>,
+}
+
+/// One reader thread in [`StatusReport`], since the server started.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct ReaderReport {
+    /// Reads of clients that it answered by itself.
+    pub reads: u64,
+    /// Bytes of those.
+    pub read_bytes: u64,
+    /// Requests that it passed on to the data thread.
+    pub relayed: u64,
 }
 
 /// One zone in [`IoReport`].
@@ -331,6 +345,7 @@ impl StatusReport {
             rebuild: rebuilds.first().cloned(),
             rebuilds,
             io: IoReport::from(&status.io),
+            readers: Vec::new(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             upgrades: about.upgrades,
@@ -407,6 +422,7 @@ pub mod samples {
             rebuild: None,
             rebuilds: Vec::new(),
             io: IoReport::default(),
+            readers: Vec::new(),
             pid: 4711,
             version: "0.1.0".to_string(),
             upgrades: 0,

@@ -1,7 +1,9 @@
 //! One array on its data thread: opened, served, flushed.
 
-use super::front::{Handover, Offer};
-use super::frontend::Frontend;
+use super::budget::Chair;
+use super::desk::{Arrival, Desk, Seat};
+use super::front::Offer;
+use super::frontend::{Frontend, Station};
 use super::gate::Gate;
 use super::heartbeat::{Heartbeat, Watched};
 use super::host::{Host, Notice};
@@ -9,6 +11,7 @@ use super::housekeeping::{Housekeeping, load_witness};
 use super::members::OpenArray;
 use super::memory::Memory;
 use super::operator::{self, INBOX_MAX, Mailbox};
+use super::reader::{self, Readers, Recruit};
 use super::service::{Message, Service};
 use super::sockets::SocketFile;
 use super::succession::Succession;
@@ -65,6 +68,8 @@ pub struct Job {
     pub gate: Arc<Gate>,
     /// Most clients at once.
     pub connections_max: usize,
+    /// Threads that serve its clients; with none the data thread does.
+    pub readers: usize,
 }
 
 /// A data thread at work.
@@ -75,8 +80,9 @@ pub struct Running {
     pub uris: Vec<String>,
     mailbox: Mailbox,
     gate: Arc<Gate>,
-    desk: SyncSender<Handover>,
-    heartbeat: Heartbeat,
+    /// Where clients come in: the readers, or the data thread.
+    seats: Vec<Seat>,
+    watched: Vec<Watched>,
     opened: Receiver<Result<Option<Export>, Failure>>,
     thread: JoinHandle<Result<(), Failure>>,
 }
@@ -87,24 +93,39 @@ impl Running {
         let name = job.array.name.clone();
         let uris = job.uris.clone();
         let gate = job.gate.clone();
-        let pool = Pool::arena(job.memory.pool as usize).unwrap_or_else(|_| Pool::heap());
+        let pool = pool(job.memory.pool);
         let driver = start_driver(job.manner.backend, &pool)?;
         let (sender, inbox) = sync_channel(INBOX_MAX);
         let mailbox = Mailbox {
             sender,
             waker: driver.waker(),
         };
-        let (desk, newcomers) = sync_channel(job.connections_max);
+        let (seat, arrivals) = Seat::new(job.connections_max, driver.waker());
         let (tell_opened, opened) = sync_channel(1);
         let heartbeat = Heartbeat::default();
+        let what = format!("the data thread of {name}");
+        let mut crew = Crew {
+            recruits: Vec::new(),
+            seats: Vec::from_iter((job.readers == 0).then_some(seat)),
+            watched: vec![Watched::new(what, heartbeat.clone(), driver.waker())],
+            chair: Arc::default(),
+        };
+        (0..job.readers).try_for_each(|_| crew.recruit(&job))?;
+        if let Some(last) = crew.recruits.last() {
+            let (number, kind) = (crew.recruits.len(), last.driver.kind());
+            log::info(&format!(
+                "{number} reader threads serve clients, with {kind}"
+            ));
+        }
         let thread = DataThread {
             job,
             pool,
             driver,
+            recruits: crew.recruits,
             mailbox: mailbox.clone(),
             inbox,
-            newcomers,
-            heartbeat: heartbeat.clone(),
+            arrivals,
+            heartbeat,
         };
         let thread = thread::Builder::new()
             .name(format!("uraid-{name}"))
@@ -115,8 +136,8 @@ impl Running {
             uris,
             mailbox,
             gate,
-            desk,
-            heartbeat,
+            seats: crew.seats,
+            watched: crew.watched,
             opened,
             thread,
         })
@@ -133,8 +154,7 @@ impl Running {
         Offer {
             export,
             gate: self.gate.clone(),
-            desk: self.desk.clone(),
-            waker: self.mailbox.waker.clone(),
+            desk: Desk::new(self.seats.clone()),
         }
     }
 
@@ -143,10 +163,9 @@ impl Running {
         self.mailbox.clone()
     }
 
-    /// Has its progress watched.
-    pub fn watched(&self) -> Watched {
-        let name = format!("the data thread of {}", self.name);
-        Watched::new(name, self.heartbeat.clone(), self.mailbox.waker.clone())
+    /// Has the progress of all its threads watched.
+    pub fn watched(&mut self) -> Vec<Watched> {
+        std::mem::take(&mut self.watched)
     }
 
     /// Waits for its end: everything is flushed, or why not.
@@ -156,14 +175,62 @@ impl Running {
     }
 }
 
+/// Buffers that the kernel knows, if it gives that much memory in one piece.
+fn pool(bytes: u64) -> Pool {
+    Pool::arena(bytes as usize).unwrap_or_else(|_| Pool::heap())
+}
+
+/// The threads of an array, before they begin.
+struct Crew {
+    recruits: Vec<Recruit>,
+    /// Where clients come in.
+    seats: Vec<Seat>,
+    watched: Vec<Watched>,
+    chair: Arc<Chair>,
+}
+
+impl Crew {
+    /// Prepares another reader thread.
+    fn recruit(&mut self, job: &Job) -> Result<(), Failure> {
+        let number = self.recruits.len() + 1;
+        let memory = job.memory.of_reader(job.readers);
+        let pool = pool(memory.pool);
+        let driver = reader::driver(job.manner.backend, &pool)
+            .map_err(|error| Failure::failed(error.to_string()))?;
+        let (seat, arrivals) = Seat::new(job.connections_max, driver.waker());
+        let heartbeat = Heartbeat::default();
+        let what = format!("reader thread {number} of {}", job.array.name);
+        let watched = Watched::new(what, heartbeat.clone(), driver.waker());
+        self.chair.add(driver.waker());
+        let station = Station {
+            thread: number,
+            arrivals,
+            gate: job.gate.clone(),
+            pool,
+            memory,
+            chair: self.chair.clone(),
+        };
+        self.seats.push(seat);
+        self.watched.push(watched);
+        self.recruits.push(Recruit {
+            station,
+            driver,
+            heartbeat,
+        });
+        Ok(())
+    }
+}
+
 /// What belongs to the data thread.
 struct DataThread {
     job: Job,
     pool: Pool,
     driver: Driver,
+    recruits: Vec<Recruit>,
     mailbox: Mailbox,
     inbox: Receiver<Message>,
-    newcomers: Receiver<Handover>,
+    /// Clients of its own; none where there are readers.
+    arrivals: Receiver<Arrival>,
     heartbeat: Heartbeat,
 }
 
@@ -173,9 +240,10 @@ impl DataThread {
             job,
             pool,
             driver,
+            recruits,
             mailbox,
             inbox,
-            newcomers,
+            arrivals,
             heartbeat,
         } = self;
         let tell = |what| opened.send(what).expect("somebody waits for it");
@@ -204,15 +272,24 @@ impl DataThread {
             upgrades: job.succession.upgrades(),
         };
         let operator = operator::Served {
-            mailbox,
+            mailbox: mailbox.clone(),
             succession: job.succession,
         };
         let control = ControlServer::start(UnixListener::from(control), Arc::new(operator));
         let control = control.inspect_err(|failure| tell(Err(failure.clone())))?;
+        let readers = Readers::start(recruits, &host, &mailbox, &name);
+        let readers = readers.inspect_err(|failure| tell(Err(failure.clone())))?;
         tell(Ok(Some(export(&host))));
 
-        let frontend = Frontend::new(newcomers, job.gate, pool, &job.memory);
-        let end = Service::new(host, frontend, inbox, about, heartbeat).run();
+        let frontend = Frontend::new(Station {
+            thread: 0,
+            arrivals,
+            gate: job.gate,
+            pool,
+            memory: job.memory,
+            chair: Arc::default(),
+        });
+        let end = Service::new((host, readers), frontend, inbox, about, heartbeat).run();
         let result = end.result.map(|_| format!("{name} is flushed and stopped"));
         for answer in end.answers {
             answer(result.clone());
@@ -230,6 +307,7 @@ fn open(
     mailbox: &Mailbox,
 ) -> Result<Host, Failure> {
     let mut options = engine_options(array.uuid, manner.read_only, manner.force)?;
+    options.view_bytes_max = memory.view;
     options.skip_verification = manner.skip_verification;
     options.rebuild_share_percent = manner.rebuild_share_percent;
     options.in_flight_bytes_max = memory.in_flight;

@@ -3,16 +3,61 @@
 
 use super::memory::Memory;
 use std::collections::BTreeMap;
-use uraid_io::driver::StreamId;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use uraid_io::driver::{StreamId, Waker};
 
 /// What every client may have under way, however busy the others are, unless memory is short.
 pub const GUARANTEED_BYTES: u64 = 256 << 10;
 
-/// The payload that clients have under way: from the moment a read is begun, or the payload of a
-/// write begins to come, until the answer is sent.
+/// Where one client of an array sits, whichever thread serves it, with a request that does not fit.
+#[derive(Default)]
+pub struct Chair {
+    taken: AtomicBool,
+    /// Somebody has found it taken.
+    wanted: AtomicBool,
+    /// All threads that share it.
+    threads: Mutex<Vec<Waker>>,
+}
+
+impl Chair {
+    /// Another thread shares it, the one that `waker` wakes.
+    pub fn add(&self, waker: Waker) {
+        self.threads.lock().expect("no holder panics").push(waker);
+    }
+
+    /// Takes it, or has all threads know that it is wanted; the caller is woken when it is free.
+    fn try_take(&self) -> bool {
+        if !self.taken.swap(true, Ordering::SeqCst) {
+            return true;
+        }
+        let told = self.wanted.swap(true, Ordering::SeqCst);
+        // Whoever leaves it from here on sees that it is wanted.
+        let taken = !self.taken.swap(true, Ordering::SeqCst);
+        if !taken && !told {
+            self.wake_all();
+        }
+        taken
+    }
+
+    fn leave(&self) {
+        self.taken.store(false, Ordering::SeqCst);
+        if self.wanted.swap(false, Ordering::SeqCst) {
+            self.wake_all();
+        }
+    }
+
+    fn wake_all(&self) {
+        let threads = self.threads.lock().expect("no holder panics");
+        threads.iter().for_each(Waker::wake);
+    }
+}
+
+/// The payload that the clients of one thread have under way: from the moment a read is begun, or
+/// the payload of a write begins to come, until the answer is sent.
 pub struct Budget {
-    /// For all clients together, in bytes. On top come one request of any size, and what is
-    /// guaranteed to each client.
+    /// For all of them together, in bytes. On top come one request of any size for all clients of
+    /// the array, and what is guaranteed to each.
     in_flight_max: u64,
     /// What every client may have, however busy the others are.
     guaranteed: u64,
@@ -21,25 +66,33 @@ pub struct Budget {
     /// The sum of the accounts, but for that of `guest`.
     total: u64,
     /// A client with a request that does not fit, let in on top: one at a time, so that large
-    /// requests get their turn however busy the small ones are.
+    /// requests get their turn however busy the small ones are. It sits in the chair.
     guest: Option<StreamId>,
+    chair: Arc<Chair>,
 }
 
 impl Budget {
     /// Nobody has anything yet.
-    pub fn new(memory: &Memory) -> Budget {
+    pub fn new(memory: &Memory, chair: Arc<Chair>) -> Budget {
         Budget {
             in_flight_max: memory.in_flight,
             guaranteed: memory.guaranteed,
             accounts: BTreeMap::new(),
             total: 0,
             guest: None,
+            chair,
         }
     }
 
     /// What `client` has under way.
     pub fn of(&self, client: StreamId) -> u64 {
         self.accounts.get(&client).copied().unwrap_or(0)
+    }
+
+    /// A client whose large request keeps others waiting, perhaps those of other threads.
+    pub fn wanted_guest(&self) -> Option<StreamId> {
+        let wanted = |_: &StreamId| self.chair.wanted.load(Ordering::Relaxed);
+        self.guest.filter(wanted)
     }
 
     /// Clients that have something under way.
@@ -61,7 +114,7 @@ impl Budget {
         // Half of what is free for one request: some is left for smaller ones in any case.
         let moderate = own + bytes <= self.free() && 2 * bytes <= self.free();
         let fits = own + bytes <= self.guaranteed || !guest && moderate;
-        if !fits && own == 0 && self.guest.is_none() {
+        if !fits && own == 0 && self.guest.is_none() && self.chair.try_take() {
             self.guest = Some(client);
         } else if !fits {
             return false;
@@ -94,7 +147,9 @@ impl Budget {
         }
         if *account == 0 {
             self.accounts.remove(&client);
-            self.guest.take_if(|guest| *guest == client);
+            if self.guest.take_if(|guest| *guest == client).is_some() {
+                self.chair.leave();
+            }
         }
     }
 
@@ -110,8 +165,8 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
 
-    fn budget() -> Budget {
-        Budget::new(&Memory::default())
+    fn budget(chair: &Arc<Chair>) -> Budget {
+        Budget::new(&Memory::default(), chair.clone())
     }
 
     fn streams(count: u64) -> impl Iterator<Item = StreamId> {
@@ -134,7 +189,7 @@ mod tests {
     #[test]
     fn busy_clients_share_equally_and_do_not_exceed_it() {
         for count in [1, 2, 4, 16] {
-            let mut budget = budget();
+            let mut budget = budget(&Arc::default());
             fill(&mut budget, count, 64 << 10);
             let shares: Vec<u64> = streams(count).map(|c| budget.of(c)).collect();
             let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
@@ -147,7 +202,7 @@ mod tests {
     #[test]
     fn clients_that_give_nothing_back_are_bounded_and_leave_room_for_others() {
         for bytes in [4 << 10, 256 << 10, MIB, 32 * MIB] {
-            let mut budget = budget();
+            let mut budget = budget(&Arc::default());
             fill(&mut budget, 1000, bytes);
             let most = IN_FLIGHT_BYTES_MAX + 32 * MIB + 1000 * GUARANTEED_BYTES;
             assert!(held(&budget) <= most, "{bytes}: {}", held(&budget));
@@ -163,8 +218,24 @@ mod tests {
     }
 
     #[test]
+    fn threads_let_in_one_such_request_together_and_know_when_others_wait_for_it() {
+        let chair = Arc::default();
+        let (mut here, mut there) = (budget(&chair), budget(&chair));
+        let [small, large] = [0, 1].map(StreamId);
+        here.take(small, 60 * MIB);
+        there.take(small, 60 * MIB);
+        assert!(here.try_take(large, 32 * MIB));
+        assert_eq!(here.wanted_guest(), None);
+        assert!(!there.try_take(large, 32 * MIB));
+        assert_eq!(here.wanted_guest(), Some(large));
+        here.give_back(large, 32 * MIB);
+        assert!(there.try_take(large, 32 * MIB));
+        assert_eq!(there.wanted_guest(), None);
+    }
+
+    #[test]
     fn one_request_that_does_not_fit_is_let_in_at_a_time() {
-        let mut budget = budget();
+        let mut budget = budget(&Arc::default());
         let [small, large, other] = [0, 1, 2].map(StreamId);
         budget.take(small, 40 * MIB);
         assert!(budget.try_take(large, 32 * MIB), "on top");

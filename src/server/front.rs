@@ -1,9 +1,10 @@
-//! The front thread: takes connections on all listeners, negotiates, and hands each client to the
-//! data thread of the array that it has chosen.
+//! The front thread: takes connections on all listeners, negotiates, and hands each client to a
+//! thread of the array that it has chosen.
 //!
 //! What comes in here costs no array anything: a flood of connections, clients that say nothing
 //! or too much, and clients that nobody wants are dealt with on this thread alone.
 
+use super::desk::Desk;
 use super::gate::{Gate, Ticket};
 use super::heartbeat::Heartbeat;
 use super::log::{self, Chatter};
@@ -14,10 +15,9 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
-use uraid_io::driver::{Driver, DriverEvent, ListenerId, StreamId, Waker};
+use uraid_io::driver::{Driver, DriverEvent, ListenerId, StreamId};
 use uraid_nbd::{Admission, Export, Session, State, TlsPolicy};
 
 /// How long a client may take to choose an export.
@@ -30,7 +30,7 @@ pub const NEGOTIATING_MAX: usize = 256;
 /// How long clients that negotiate may still take once the server ends.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
-/// A client on its way to a data thread.
+/// A client on its way to the thread that serves it.
 pub struct Handover {
     /// Its number, the same in all threads and in the log.
     pub stream: StreamId,
@@ -48,10 +48,8 @@ pub struct Offer {
     pub export: Export,
     /// Counts and limits its clients.
     pub gate: Arc<Gate>,
-    /// Where clients go that choose it; holds as many as there may be.
-    pub desk: SyncSender<Handover>,
-    /// Ends its data thread's sleep.
-    pub waker: Waker,
+    /// Where clients go that choose it.
+    pub desk: Desk,
 }
 
 /// What holds for all clients, whatever they choose.
@@ -310,19 +308,17 @@ impl Front {
     fn hand_over(&mut self, stream: StreamId) {
         let visitor = self.visitors.remove(&stream).expect("the caller has it");
         let chosen = visitor.session.export().expect("it has chosen");
-        let offer = &self.offers[self.listings[&visitor.listener].offers[chosen]];
+        let offer = &mut self.offers[self.listings[&visitor.listener].offers[chosen]];
         let handover = Handover {
             stream,
             session: visitor.session,
             connection: visitor.transport.detach(&mut self.driver),
             ticket: visitor.ticket.expect("it has chosen"),
         };
-        match offer.desk.try_send(handover) {
-            Ok(()) => offer.waker.wake(),
-            // Its data thread has ended since; the connection is closed with it.
-            Err(_) => self
-                .chatter
-                .info(stream, "the export is not served any more"),
+        if !offer.desk.hand_over(handover) {
+            // Its threads have ended since; the connection is closed with them.
+            self.chatter
+                .info(stream, "the export is not served any more");
         }
     }
 

@@ -1,16 +1,15 @@
-//! NBD clients of one array: their connections, their requests on the way to the engine and the
-//! answers back.
+//! NBD clients of one array that one thread serves: their connections, their requests on the way to
+//! whatever carries them out and the answers back.
 //!
 //! A session says what it wants; this module moves bytes between it and the driver, and requests
-//! between it and the host. Memory is bounded by a [`Budget`]: a client that has its share of it
+//! between it and a [`Carrier`]. Memory is bounded by a [`Budget`]: a client that has its share of it
 //! under way is not read from.
 
-use super::budget::Budget;
+use super::budget::{Budget, Chair};
 use super::client::Client;
+use super::desk::Arrival;
 use super::fence::Fence;
-use super::front::Handover;
 use super::gate::Gate;
-use super::host::Host;
 use super::log::Chatter;
 use super::memory::Memory;
 use super::translate::{client_answer, engine_request};
@@ -19,7 +18,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
-use uraid_engine::api::{Reply, RequestError, RequestId};
+use uraid_engine::api::{Reply, Request, RequestError, RequestId};
 use uraid_io::driver::{Driver, DriverEvent, StreamId};
 
 /// Most clients that get a chance in one turn to go on with what waited for room.
@@ -28,17 +27,50 @@ const WAITING_TURNS_MAX: usize = 32;
 /// How often to look for peers that hold up others.
 const PATIENCE_CHECK: Duration = Duration::from_secs(1);
 
-/// A request in the engine's hands.
+/// What carries out clients' requests: the engine, or a thread that reads for itself and asks the
+/// engine.
+pub trait Carrier {
+    /// The I/O of this thread, for sockets.
+    fn driver(&mut self) -> &mut Driver;
+    /// Starts a request. Its reply goes to [`Frontend::reply`].
+    fn request(&mut self, id: RequestId, request: Request);
+}
+
+/// Where a thread's numbers of requests begin: each thread of an array has its own, so that the
+/// engine's replies tell where they belong.
+const THREAD_SHIFT: u32 = 48;
+
+/// The thread that a request came from: 0 is the data thread, readers follow.
+pub fn thread_of(id: RequestId) -> usize {
+    (id.0 >> THREAD_SHIFT) as usize
+}
+
+/// What belongs to the clients of one thread.
+pub struct Station {
+    /// The thread's number, see [`thread_of`].
+    pub thread: usize,
+    /// Clients that the front thread sends, here and to the other threads of the array.
+    pub arrivals: Receiver<Arrival>,
+    /// Counts clients, and is closed at the end.
+    pub gate: Arc<Gate>,
+    /// Memory for requests and answers.
+    pub pool: Pool,
+    /// How much of it.
+    pub memory: Memory,
+    /// Where a client sits with a larger request; shared with the other threads of the array.
+    pub chair: Arc<Chair>,
+}
+
+/// A request that is being carried out.
 struct UnderWay {
     stream: StreamId,
     cookie: u64,
     bytes: u64,
 }
 
-/// All clients of one array.
+/// All clients of one thread.
 pub struct Frontend {
-    /// Clients that the front thread sends.
-    newcomers: Receiver<Handover>,
+    arrivals: Receiver<Arrival>,
     fence: Fence,
     gate: Arc<Gate>,
     pool: Pool,
@@ -57,25 +89,20 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    /// Serves whoever comes from the front thread. `gate` counts them, and is closed at the end.
-    pub fn new(
-        newcomers: Receiver<Handover>,
-        gate: Arc<Gate>,
-        pool: Pool,
-        memory: &Memory,
-    ) -> Frontend {
+    /// Serves whoever comes from the front thread.
+    pub fn new(station: Station) -> Frontend {
         Frontend {
-            newcomers,
+            arrivals: station.arrivals,
             fence: Fence::default(),
-            gate,
-            pool,
+            gate: station.gate,
+            pool: station.pool,
             clients: BTreeMap::new(),
             touched: BTreeSet::new(),
-            budget: Budget::new(memory),
+            budget: Budget::new(&station.memory, station.chair),
             waiting: VecDeque::new(),
             next_check: None,
             requests: BTreeMap::new(),
-            next_request: 0,
+            next_request: (station.thread as u64) << THREAD_SHIFT,
             chatter: Chatter::default(),
             shutting_down: false,
         }
@@ -84,7 +111,7 @@ impl Frontend {
     /// Takes in clients that the front thread has sent, behind those that have hung up.
     pub fn take_newcomers(&mut self, driver: &mut Driver, now: Instant) {
         // Whoever hangs up after this look has not come back yet: its successor is none of these.
-        let batch: Vec<Handover> = self.newcomers.try_iter().collect();
+        let batch: Vec<Arrival> = self.arrivals.try_iter().collect();
         if !batch.is_empty() {
             let unsettled = |stream: &StreamId| !self.clients[stream].is_settled();
             let ended = driver.ended_streams().into_iter().filter(unsettled);
@@ -133,7 +160,7 @@ impl Frontend {
                 unreachable!("the front thread listens")
             }
             DriverEvent::Member(_) | DriverEvent::MemberHung { .. } => {
-                unreachable!("the host keeps what concerns members")
+                unreachable!("the carrier keeps what concerns members")
             }
         }
     }
@@ -145,12 +172,12 @@ impl Frontend {
         (client, &mut self.budget)
     }
 
-    /// Moves everything that can move: bytes in and out of sessions, requests to the engine.
-    /// True when the engine got something to do.
-    pub fn advance(&mut self, host: &mut Host) -> bool {
+    /// Moves everything that can move: bytes in and out of sessions, requests to where they are
+    /// carried out. True when there were any.
+    pub fn advance(&mut self, carrier: &mut impl Carrier) -> bool {
         let mut requested = false;
         for stream in std::mem::take(&mut self.touched) {
-            requested |= self.advance_client(stream, host);
+            requested |= self.advance_client(stream, carrier);
         }
         for _ in 0..self.waiting.len().min(WAITING_TURNS_MAX) {
             let stream = self.waiting.pop_front().expect("counted");
@@ -160,18 +187,18 @@ impl Frontend {
             };
             client.queued = false;
             if client.waits_for_room() {
-                requested |= self.advance_client(stream, host);
+                requested |= self.advance_client(stream, carrier);
             }
         }
         requested
     }
 
-    fn advance_client(&mut self, stream: StreamId, host: &mut Host) -> bool {
+    fn advance_client(&mut self, stream: StreamId, carrier: &mut impl Carrier) -> bool {
         let mut requested = false;
         let client = self.clients.get_mut(&stream);
         let client = client.expect("touched clients are there");
         loop {
-            client.advance(host.driver(), &mut self.budget, &mut self.chatter);
+            client.advance(carrier.driver(), &mut self.budget, &mut self.chatter);
             if client.is_over() {
                 self.clients.remove(&stream);
                 return requested;
@@ -187,7 +214,7 @@ impl Frontend {
                 bytes: request.kind.payload_bytes(),
             };
             self.requests.insert(id, under_way);
-            host.request(id, engine_request(request.kind));
+            carrier.request(id, engine_request(request.kind));
             requested = true;
         }
         if client.waits_for_room() && !client.queued {
@@ -197,7 +224,7 @@ impl Frontend {
         requested
     }
 
-    /// Takes an answer of the engine.
+    /// Takes an answer.
     pub fn reply(&mut self, reply: Reply) {
         let under_way = self.requests.remove(&reply.id);
         let UnderWay {
@@ -223,7 +250,7 @@ impl Frontend {
         }
     }
 
-    /// Whether the engine works on nothing.
+    /// Whether no request is being carried out.
     pub fn is_idle(&self) -> bool {
         self.requests.is_empty()
     }
@@ -238,17 +265,23 @@ impl Frontend {
         self.fence.deadline()
     }
 
-    /// While clients wait for memory: drops those whose peers have kept some of it for too long.
+    /// While clients wait for memory, or those of other threads for their turn with a large
+    /// request: drops those whose peers have kept some of it for too long.
     /// Returns when to look again.
     pub fn check_patience(&mut self, driver: &Driver, now: Instant) -> Option<Instant> {
-        if self.waiting.is_empty() {
+        let guest = self.budget.wanted_guest();
+        if self.waiting.is_empty() && guest.is_none() {
             self.next_check = None;
             return None;
         }
         let due = *self.next_check.get_or_insert(now + PATIENCE_CHECK);
         if due <= now {
             self.next_check = Some(now + PATIENCE_CHECK);
-            for stream in self.budget.holders().collect::<Vec<_>>() {
+            let suspects = match self.waiting.is_empty() {
+                true => Vec::from_iter(guest),
+                false => self.budget.holders().collect(),
+            };
+            for stream in suspects {
                 let client = self.clients.get_mut(&stream);
                 let client = client.expect("only clients hold memory");
                 if client.is_overdue(driver, now) {

@@ -13,10 +13,11 @@
 //! }
 //! ```
 
+use super::frontend::Carrier;
 use super::housekeeping::Housekeeping;
 use super::log;
 use crate::failure::{Doing, Failure};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
 use uraid_core::units::Uuid;
@@ -67,6 +68,9 @@ pub struct Host {
     /// Origin of the engine's time.
     start: Instant,
     next_device: u32,
+    /// Devices in use, and how often that has changed.
+    devices: BTreeSet<DeviceId>,
+    device_changes: u64,
     next_command: u64,
     commands: BTreeMap<CommandId, Pending>,
     /// Who was last seen at which path; outlives a member's device, so that a member that failed
@@ -98,6 +102,8 @@ impl Host {
             )?);
         }
         Ok(Host {
+            devices: devices.iter().map(|device| device.id).collect(),
+            device_changes: 1,
             engine: Engine::open(devices, options, pool),
             driver,
             housekeeping,
@@ -159,11 +165,6 @@ impl Host {
         }
     }
 
-    /// Starts a client's request.
-    pub fn request(&mut self, id: RequestId, request: Request) {
-        self.engine.request(id, request);
-    }
-
     /// The next answer to a request.
     pub fn next_reply(&mut self) -> Option<Reply> {
         self.engine.next_reply()
@@ -216,6 +217,8 @@ impl Host {
         ) {
             Ok(device) => {
                 let id = device.id;
+                self.devices.insert(id);
+                self.device_changes += 1;
                 self.start_command(command(device), Some(id), answer);
             }
             Err(failure) => answer(Err(failure)),
@@ -247,11 +250,6 @@ impl Host {
     /// The engine itself, for what it tells about the export.
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// The I/O of this thread, for sockets.
-    pub fn driver(&mut self) -> &mut Driver {
-        &mut self.driver
     }
 
     /// Reads what an operator calls a member.
@@ -293,7 +291,20 @@ impl Host {
         }
     }
 
+    /// How often the devices in use have changed.
+    pub fn device_changes(&self) -> u64 {
+        self.device_changes
+    }
+
+    /// The devices in use, for other threads that read them.
+    pub fn shared_devices(&self) -> BTreeMap<DeviceId, MemberFile> {
+        let file = |id: &DeviceId| Some((*id, self.driver.device(*id)?.share()));
+        self.devices.iter().filter_map(file).collect()
+    }
+
     fn release(&mut self, device: DeviceId) {
+        self.devices.remove(&device);
+        self.device_changes += 1;
         self.housekeeping.unwatch(device);
         self.driver.remove_device(device);
     }
@@ -302,6 +313,16 @@ impl Host {
     pub fn close(self) {
         drop(self.driver);
         self.housekeeping.end();
+    }
+}
+
+impl Carrier for Host {
+    fn driver(&mut self) -> &mut Driver {
+        &mut self.driver
+    }
+
+    fn request(&mut self, id: RequestId, request: Request) {
+        self.engine.request(id, request);
     }
 }
 

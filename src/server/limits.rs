@@ -15,10 +15,11 @@ pub const CONNECTIONS_LIMIT: usize = 100_000;
 const OTHER_DESCRIPTORS: usize = 128;
 
 /// Raises the limit on open files as far as it goes, and returns how many clients there may be:
-/// as many as were `wanted`, or fewer if the limit is low. `members` are open as well.
-pub fn connections_max(wanted: usize, members: usize) -> usize {
+/// as many as were `wanted`, or fewer if the limit is low. So many `others` are open as well, of
+/// members and readers.
+pub fn connections_max(wanted: usize, others: usize) -> usize {
     let descriptors = raise_open_files();
-    let other = NEGOTIATING_MAX + OTHER_DESCRIPTORS + members;
+    let other = NEGOTIATING_MAX + OTHER_DESCRIPTORS + others;
     let possible = descriptors.saturating_sub(other).max(1);
     if possible < wanted {
         log::warning(&format!(

@@ -34,6 +34,8 @@ pub struct Memory {
     pub journalled: u64,
     /// Checksum pages.
     pub checksums: u64,
+    /// What readers know of where blocks lie: 112 bytes for a chunk of 64 KiB that was read lately.
+    pub view: u64,
 }
 
 impl Default for Memory {
@@ -45,17 +47,30 @@ impl Default for Memory {
             pool: 128 * MIB,
             journalled: 96 * MIB,
             checksums: 96 * MIB,
+            view: 0,
         }
     }
 }
 
 impl Memory {
-    /// Divides `limit`, for the server of an array with at most so many clients.
-    pub fn within(
-        limit: u64,
+    /// Within `limit`, if there is one; for at most so many clients, and readers or none.
+    pub fn of(
+        limit: Option<u64>,
         geometry: &Geometry,
-        connections_max: usize,
+        (connections_max, readers): (usize, bool),
     ) -> Result<Memory, Failure> {
+        let memory = match limit {
+            Some(limit) => Memory::within(limit, geometry, connections_max)?,
+            None => Memory::default(),
+        };
+        Ok(match readers {
+            true => memory.with_readers(),
+            false => memory,
+        })
+    }
+
+    /// Divides `limit`, for the server of an array with at most so many clients.
+    fn within(limit: u64, geometry: &Geometry, connections_max: usize) -> Result<Memory, Failure> {
         let needed = needed(geometry);
         if limit < needed + divided_min(geometry) {
             return Err(Failure::refused(format!(
@@ -75,7 +90,30 @@ impl Memory {
             pool: 2 * in_flight,
             journalled: divided / 4,
             checksums: divided / 4,
+            view: 0,
         })
+    }
+
+    /// The same in all, for an array whose clients are served by readers.
+    fn with_readers(self) -> Memory {
+        let view = self.journalled / 4;
+        Memory {
+            // As much as clients have under way is theirs.
+            pool: self.pool - self.in_flight,
+            journalled: self.journalled - view,
+            view,
+            ..self
+        }
+    }
+
+    /// The part of each of so many readers.
+    pub fn of_reader(self, readers: usize) -> Memory {
+        let in_flight = self.in_flight / readers as u64;
+        Memory {
+            in_flight,
+            pool: in_flight,
+            ..self
+        }
     }
 }
 
@@ -114,6 +152,19 @@ mod tests {
                 let all = needed(&g) + m.pool + clients + m.journalled + m.checksums;
                 assert!(all <= limit + MIB && m.in_flight >= 6 * MIB, "{m:?}");
             }
+        }
+    }
+
+    #[test]
+    fn readers_take_no_more_in_all() {
+        let all = |m: &Memory| m.pool + m.journalled + m.checksums + m.view;
+        let alone = Memory::default();
+        let with_readers = alone.with_readers();
+        for count in [1, 3, 8] {
+            let of_reader = with_readers.of_reader(count);
+            assert!(of_reader.in_flight * count as u64 <= alone.in_flight);
+            let readers = of_reader.pool * count as u64;
+            assert!(all(&with_readers) + readers <= all(&alone), "{of_reader:?}");
         }
     }
 

@@ -1,20 +1,25 @@
-//! Serving arrays: a data thread for each, the front thread before them, and what surrounds them.
+//! Serving arrays: a data thread for each, readers for its clients where there are cores for them,
+//! the front thread before them, and what surrounds them.
 //!
 //! ```text
 //! listeners --> front thread: accepts, negotiates
-//!                    | clients that have chosen an export, through a bounded inbox
-//!                    v
-//! signals --------.                     .-- clients (frontend, client) -- NBD sessions
+//!                    | clients that have chosen an export, through a bounded inbox (desk)
+//!                    |      .-- clients (frontend, client) -- NBD sessions
+//!                    +--> reader threads -- driver -- members
+//!                    |      | what they cannot read by themselves
+//!                    v      v
+//! signals --------.                     .-- clients, where there are no readers
 //! control socket --+--> service --------+
 //! housekeeping ---'     (data thread)   '-- host -- engine -- driver -- members
 //! ```
 //!
-//! Data threads share nothing: each has its engine, its driver, its memory, its control socket.
+//! Arrays share nothing: each has its engine, its driver, its memory, its control socket.
 //! Everything to the left reaches one through bounded inboxes and never makes it wait.
 
 pub mod array;
 mod budget;
 mod client;
+mod desk;
 pub mod export;
 mod fence;
 mod front;
@@ -31,6 +36,7 @@ pub mod members;
 mod memory;
 mod operator;
 pub mod random;
+pub mod reader;
 pub mod reclaim;
 mod secure;
 pub mod serve;

@@ -10,6 +10,7 @@ use super::listen::Listen;
 use super::members::{Access, Group, OpenArray, groups, open_array};
 use super::memory::Memory;
 use super::operator::Mailbox;
+use super::reader::READER_DESCRIPTORS;
 use super::service::Message;
 use super::sockets::{Listener, Pidfile, SocketFile, open_control, open_listeners};
 use super::succession::Succession;
@@ -48,6 +49,8 @@ pub struct ServeOptions {
     pub manner: Manner,
     /// Most memory for all arrays together, in bytes, if it is limited.
     pub memory: Option<u64>,
+    /// Threads that serve the clients of each array; with none its data thread does.
+    pub readers: usize,
     /// Where to write the process id.
     pub pidfile: Option<PathBuf>,
 }
@@ -104,8 +107,9 @@ pub fn serve(
     let listeners = open_listeners(&options.listen, inherited, &names, open, &succession)?;
     let front = Driver::new(options.manner.backend, &Pool::heap(), Limits::default())
         .map_err(|error| Failure::failed(error.to_string()))?;
-    let members = arrays.iter().map(|array| array.files.len()).sum();
-    let connections_max = limits::connections_max(options.connections_max, members);
+    let members: usize = arrays.iter().map(|array| array.files.len()).sum();
+    let readers = arrays.len() * options.readers * READER_DESCRIPTORS;
+    let connections_max = limits::connections_max(options.connections_max, members + readers);
 
     let jobs = Jobs {
         options,
@@ -125,7 +129,7 @@ pub fn serve(
     };
     let (on_signal, on_hangup) = (stop.clone(), succession.clone());
     signals.forward_to(move || on_signal.end(), move || on_hangup.begin())?;
-    let (running, exports) = wait_until_open(running, &mut failures)?;
+    let (mut running, exports) = wait_until_open(running, &mut failures)?;
     if stop.has_begun() {
         return wait_for_end(running);
     }
@@ -139,7 +143,7 @@ pub fn serve(
     let places = places(listeners, &served, default_name(&names, options));
     let everyone = Gate::new(connections_max);
     let guard = Guard { everyone, tls };
-    let (front, watched) = start_front(front, &running, &served, guard, places, &stop)?;
+    let (front, watched) = start_front(front, &mut running, &served, guard, places, &stop)?;
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose();
     let told = pidfile.and_then(|pidfile| {
         // Whoever started the first program may have gone since it was ready.
@@ -302,10 +306,8 @@ impl Jobs<'_> {
         let each = self.options.memory.map(|all| all / arrays.len() as u64);
         for array in arrays {
             let name = &array.name;
-            let memory = match each {
-                Some(limit) => Memory::within(limit, &array.geometry, self.connections_max),
-                None => Ok(Memory::default()),
-            };
+            let parts = (self.connections_max, self.options.readers > 0);
+            let memory = Memory::of(each, &array.geometry, parts);
             let opened = memory.and_then(|memory| {
                 let control = open_control(control, name, failures.alone, self.succession)?;
                 Ok((control, memory))
@@ -333,6 +335,7 @@ impl Jobs<'_> {
             succession: self.succession.clone(),
             gate: Gate::new(limit.unwrap_or(self.connections_max)),
             connections_max: self.connections_max,
+            readers: options.readers,
             array,
         }
     }
@@ -443,14 +446,14 @@ fn places(listeners: Vec<Listener>, served: &[Served], default: Option<&str>) ->
 /// Starts the front thread; returns it, and all threads that a watchdog should watch.
 fn start_front(
     driver: Driver,
-    running: &[Running],
+    running: &mut [Running],
     served: &[Served],
     guard: Guard,
     places: Vec<Place>,
     stop: &Stop,
 ) -> Result<(JoinHandle<()>, Vec<Watched>), Failure> {
     let heartbeat = Heartbeat::default();
-    let mut watched: Vec<Watched> = running.iter().map(Running::watched).collect();
+    let mut watched: Vec<Watched> = running.iter_mut().flat_map(Running::watched).collect();
     let name = "the front thread".to_string();
     watched.push(Watched::new(name, heartbeat.clone(), driver.waker()));
     let offer = |(running, served): (&Running, &Served)| running.offer(served.export.clone());

@@ -1,9 +1,11 @@
-//! The data thread's loop: one array, its clients, and what operators want of it.
+//! The data thread's loop: one array, its clients or the readers that serve them, and what operators
+//! want of it.
 
-use super::frontend::Frontend;
+use super::frontend::{Carrier, Frontend, thread_of};
 use super::heartbeat::Heartbeat;
 use super::host::{Answer, Host, Notice};
 use super::log;
+use super::reader::Readers;
 use crate::control::wire::{
     About, AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, ScrubStartBody,
     StatusReport,
@@ -56,7 +58,10 @@ type StopResult = Result<String, Failure>;
 
 /// An array in service.
 pub struct Service {
+    /// Before the host: they share its members, and let go of them first.
+    readers: Readers,
     host: Host,
+    /// Has no clients where readers serve them.
     frontend: Frontend,
     inbox: Receiver<Message>,
     about: About,
@@ -79,13 +84,14 @@ pub struct End {
 impl Service {
     /// An array that is open. Call [`Service::run`].
     pub fn new(
-        host: Host,
+        (host, readers): (Host, Readers),
         frontend: Frontend,
         inbox: Receiver<Message>,
         about: About,
         heartbeat: Heartbeat,
     ) -> Service {
         Service {
+            readers,
             host,
             frontend,
             inbox,
@@ -116,6 +122,7 @@ impl Service {
                 self.frontend.handle(event);
             }
         }
+        drop(self.readers);
         self.host.close();
         let result = self.stop_result.1.try_recv();
         End {
@@ -126,16 +133,22 @@ impl Service {
 
     /// Lets engine and clients run until neither has anything for the other.
     fn settle(&mut self) {
+        // Once a turn: readers that always have more leave time for members.
+        self.readers.take_requests(&mut self.host);
         loop {
             let mut busy = self.frontend.advance(&mut self.host);
             self.host.pump();
             while let Some(reply) = self.host.next_reply() {
-                self.frontend.reply(reply);
+                match thread_of(reply.id) {
+                    0 => self.frontend.reply(reply),
+                    _ => self.readers.reply(reply),
+                }
                 busy = true;
             }
             while let Some(notice) = self.host.next_notice() {
                 self.take_notice(notice);
             }
+            self.readers.wake(&self.host);
             if !busy {
                 return;
             }
@@ -144,7 +157,11 @@ impl Service {
 
     fn take_notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Stopped => self.phase = Phase::Goodbye(Instant::now() + GOODBYE_MAX),
+            Notice::Stopped => {
+                let deadline = Instant::now() + GOODBYE_MAX;
+                self.phase = Phase::Goodbye(deadline);
+                self.readers.say_goodbye(deadline);
+            }
             Notice::Opened | Notice::Refused(_) => panic!("the array is open already"),
         }
     }
@@ -162,9 +179,12 @@ impl Service {
 
     fn status(&self) -> Result<StatusReport, Failure> {
         let status = self.host.status();
-        status
-            .map(|status| StatusReport::new(&status, &self.about))
-            .ok_or_else(|| Failure::failed("the array is not assembled yet; try again"))
+        let status =
+            status.ok_or_else(|| Failure::failed("the array is not assembled yet; try again"))?;
+        let mut report = StatusReport::new(&status, &self.about);
+        self.readers.count(&mut report.io);
+        report.readers = self.readers.report();
+        Ok(report)
     }
 
     fn take_order(&mut self, order: Order, file: Option<MemberFile>, answer: Answer) {
@@ -228,6 +248,7 @@ impl Service {
         if self.phase == Phase::Running {
             log::info("stopping");
             self.frontend.shutdown();
+            self.readers.shutdown();
             self.phase = Phase::Draining(Instant::now() + DRAIN_MAX);
         }
     }
@@ -235,7 +256,7 @@ impl Service {
     /// From one phase to the next, when its time has come.
     fn move_on(&mut self) {
         if let Phase::Draining(deadline) = self.phase
-            && (self.frontend.is_idle() || Instant::now() >= deadline)
+            && (self.is_idle() || Instant::now() >= deadline)
         {
             self.phase = Phase::Stopping;
             let result = self.stop_result.0.clone();
@@ -245,9 +266,15 @@ impl Service {
         }
     }
 
+    /// Whether no request is under way.
+    fn is_idle(&self) -> bool {
+        self.frontend.is_idle() && self.readers.are_idle()
+    }
+
     fn is_over(&self) -> bool {
+        let is_empty = || self.frontend.is_empty() && self.readers.have_ended();
         match self.phase {
-            Phase::Goodbye(deadline) => self.frontend.is_empty() || Instant::now() >= deadline,
+            Phase::Goodbye(deadline) => is_empty() || Instant::now() >= deadline,
             _ => false,
         }
     }

@@ -33,7 +33,7 @@ pub struct Server {
 /// Starts a server and kills it after this time, however far it is.
 pub fn start_and_kill9(sandbox: &Sandbox, options: &str, members: &[PathBuf], after: Duration) {
     let mut command = sandbox.uraid_command();
-    command.arg("serve").args(options.split_whitespace());
+    command.arg("serve").args(serve_options(options));
     let place = |name: &str| sandbox.path(format!("short-lived.{name}"));
     for name in ["sock", "ctl"] {
         let _ = std::fs::remove_file(place(name));
@@ -47,6 +47,20 @@ pub fn start_and_kill9(sandbox: &Sandbox, options: &str, members: &[PathBuf], af
     std::thread::sleep(after);
     let _ = child.kill();
     child.wait().expect("exit status");
+}
+
+/// How many reader threads servers have in a run of the tests, unless a test says it: none if it is
+/// not set, however many cores there are.
+const READERS_VARIABLE: &str = "URAID_TEST_READERS";
+
+/// The words of `options`, and what holds for all servers.
+fn serve_options(options: &str) -> Vec<String> {
+    let mut words: Vec<String> = options.split_whitespace().map(String::from).collect();
+    if !options.contains("--readers") {
+        let readers = std::env::var(READERS_VARIABLE).unwrap_or_else(|_| "0".to_string());
+        words.extend(["--readers".to_string(), readers]);
+    }
+    words
 }
 
 /// Scrubs a served array to the end; the report.
@@ -69,7 +83,7 @@ impl Server {
         let control = sandbox.path(format!("s{number}.ctl"));
         let log = sandbox.path(format!("s{number}.log"));
         let mut command = sandbox.uraid_command();
-        command.arg("serve").args(options.split_whitespace());
+        command.arg("serve").args(serve_options(options));
         if !options.contains("--listen") {
             command
                 .arg("--listen")

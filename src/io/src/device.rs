@@ -6,10 +6,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use uraid_buffer::{ALIGNMENT, Pool};
 
+pub use crate::identity::{Health, Identity};
 use crate::{block_device, probe};
 
 /// Largest piece that the blocking helpers move at once, in bytes.
@@ -130,78 +132,13 @@ impl OpenError {
     }
 }
 
-/// What became of a member's path since it was opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Health {
-    /// The path still leads to the same file, no smaller than it was.
-    Present,
-    /// The path leads nowhere, or to another file: it was deleted, replaced or unplugged.
-    Gone,
-    /// It became smaller.
-    Shrunk {
-        /// Size at present.
-        size_bytes: u64,
-    },
-}
-
-/// Enough to see whether a member is still there, without its descriptor: a check may hang on a
-/// dead file system and belongs on a thread that may.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    path: PathBuf,
-    /// Of a block device its number, of a file its file system's.
-    device: u64,
-    /// None for block devices: their node may be made anew.
-    inode: Option<u64>,
-    size_bytes: u64,
-}
-
-impl Identity {
-    fn of(path: &Path, meta: &Metadata, size_bytes: u64) -> Identity {
-        let path = path.to_owned();
-        let (device, inode) = Self::numbers(meta);
-        Identity {
-            path,
-            device,
-            inode,
-            size_bytes,
-        }
-    }
-
-    fn numbers(meta: &Metadata) -> (u64, Option<u64>) {
-        if meta.file_type().is_block_device() {
-            (meta.rdev(), None)
-        } else {
-            (meta.dev(), Some(meta.ino()))
-        }
-    }
-
-    /// Looks at the path. May block as long as its file system does.
-    pub fn check(&self) -> Health {
-        let Ok(meta) = std::fs::metadata(&self.path) else {
-            return Health::Gone;
-        };
-        if Self::numbers(&meta) != (self.device, self.inode) {
-            return Health::Gone;
-        }
-        let size_bytes = match self.inode {
-            Some(_) => Some(meta.len()),
-            None => probe::sysfs_size_bytes(self.device),
-        };
-        match size_bytes {
-            None => Health::Gone,
-            Some(size_bytes) if size_bytes < self.size_bytes => Health::Shrunk { size_bytes },
-            Some(_) => Health::Present,
-        }
-    }
-}
-
-/// An open, locked member. Dropping it releases the lock and the device.
+/// An open, locked member. Dropping it, and all that it was shared with, releases the lock and the
+/// device.
 #[derive(Debug)]
 pub struct MemberFile {
-    file: File,
+    file: Arc<File>,
     /// The file under a loop device, held for its lock alone.
-    _below: Option<File>,
+    _below: Option<Arc<File>>,
     identity: Identity,
     direct: bool,
     block_device: bool,
@@ -256,12 +193,30 @@ impl MemberFile {
         let size_bytes = size_bytes(&locked.file, &meta).map_err(fail)?;
         let identity = Identity::of(path, &meta, size_bytes);
         Ok(MemberFile {
-            file: locked.file,
-            _below: locked.below,
+            file: Arc::new(locked.file),
+            _below: locked.below.map(Arc::new),
             identity,
             direct: locked.direct,
             block_device,
         })
+    }
+
+    /// The same descriptor, for another thread.
+    pub fn share(&self) -> MemberFile {
+        MemberFile {
+            file: self.file.clone(),
+            _below: self._below.clone(),
+            identity: self.identity.clone(),
+            direct: self.direct,
+            block_device: self.block_device,
+        }
+    }
+
+    /// Drops it on a thread of its own: the last close of a file may wait for whatever serves it.
+    pub fn close_apart(self) {
+        // Where no thread is to be had, the closure is dropped here, and the file with it.
+        let close = move || drop(self);
+        let _ = thread::Builder::new().name("close".into()).spawn(close);
     }
 
     /// The path it was opened by.

@@ -9,6 +9,7 @@
 mod block_device;
 pub mod device;
 pub mod driver;
+mod identity;
 pub mod probe;
 pub mod reclaim;
 pub mod sockets;

@@ -315,13 +315,8 @@ impl Driver {
         let device = &self.devices[&id];
         if device.removing && device.in_flight == 0 && device.backlog.is_empty() {
             self.backend.device_removed(device.raw_fd());
-            let device = self.devices.remove(&id);
-            // The last close of a file may wait for whatever serves it. Where no thread is to be
-            // had, the closure is dropped here, and the file with it.
-            let close = move || drop(device);
-            let _ = std::thread::Builder::new()
-                .name("close".into())
-                .spawn(close);
+            let device = self.devices.remove(&id).expect("just seen");
+            device.file.close_apart();
         }
     }
 

@@ -11,9 +11,6 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread;
 
-/// Threads that share the work, at most, whatever the number of cores.
-const HELPERS_MAX: usize = 3;
-
 /// A call that is worth handing over: small ones cost as much to hand over as to make.
 const LARGE_CALL_BYTES: usize = 32 << 10;
 
@@ -46,12 +43,13 @@ struct Team {
 }
 
 impl MemoryCalls {
-    pub(super) fn new() -> MemoryCalls {
+    /// With so many helpers at most, and fewer where there are not as many cores.
+    pub(super) fn new(helpers_max: usize) -> MemoryCalls {
         let cores = thread::available_parallelism().map_or(1, |n| n.get());
         MemoryCalls {
             queued: Vec::new(),
             queued_large_bytes: 0,
-            helpers: Helpers::Asleep((cores - 1).min(HELPERS_MAX)),
+            helpers: Helpers::Asleep((cores - 1).min(helpers_max)),
         }
     }
 

@@ -79,6 +79,9 @@ pub struct Limits {
     pub in_flight_per_device_max: usize,
     /// Threads for each device (thread backend): how many of its calls overlap.
     pub workers_per_device: usize,
+    /// Threads that take a share of the work on members that are memory, however many cores there
+    /// are (io_uring backend).
+    pub memory_helpers_max: usize,
     /// Time after which a device that does not answer is reported as hung.
     pub member_timeout: Duration,
 }
@@ -89,6 +92,7 @@ impl Default for Limits {
             ring_entries: 256,
             in_flight_per_device_max: 128,
             workers_per_device: 4,
+            memory_helpers_max: 3,
             member_timeout: Duration::from_secs(15),
         }
     }

@@ -118,7 +118,7 @@ impl Uring {
             bell_armed: false,
             registered,
             manners: Vec::new(),
-            memory: MemoryCalls::new(),
+            memory: MemoryCalls::new(limits.memory_helpers_max),
             turns_without_ring: 0,
             discarders: HashMap::new(),
             results,
