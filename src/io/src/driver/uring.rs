@@ -10,7 +10,10 @@ use crossbeam::channel::{Receiver, unbounded};
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
+use nix::sys::time::TimeSpec;
+use rustc_hash::FxBuildHasher;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -31,6 +34,9 @@ const KERNEL_WORKERS_MAX: u32 = 512;
 
 /// Most turns in a row that are spent on calls on memory, before the ring gets its turn.
 const TURNS_WITHOUT_RING_MAX: u32 = 4;
+
+/// Most streams that are waited for by poll(2).
+const POLLED_STREAMS_MAX: usize = 4;
 
 /// How calls on a device are made.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -57,6 +63,10 @@ pub(super) struct Uring {
     registered: Option<Region>,
     /// By descriptor; those not in it are sockets.
     manners: Vec<Manner>,
+    /// Receives under way, and their sockets.
+    receiving: HashMap<Key, RawFd, FxBuildHasher>,
+    /// Other calls that the ring has.
+    others_under_way: usize,
     /// Calls on memory, and for how many turns the ring has waited for them.
     memory: MemoryCalls,
     turns_without_ring: u32,
@@ -118,6 +128,8 @@ impl Uring {
             bell_armed: false,
             registered,
             manners: Vec::new(),
+            receiving: HashMap::default(),
+            others_under_way: 0,
             memory: MemoryCalls::new(limits.memory_helpers_max),
             turns_without_ring: 0,
             discarders: HashMap::new(),
@@ -179,6 +191,32 @@ impl Uring {
         }
     }
 
+    /// Submits, and waits for one completion at most `timeout`.
+    ///
+    /// With few clients, and nothing to wait for but them, the wait is poll(2)'s. A client that
+    /// sends a request is about to wait for its answer: the kernel is told so (a synchronous
+    /// wake-up) and lets the server run on the same core, which is awake. The ring's own wake-up
+    /// does not say it, and where another core sleeps, that one has to be woken first.
+    fn sleep(&mut self, timeout: Option<Duration>) {
+        let few = (1..=POLLED_STREAMS_MAX).contains(&self.receiving.len());
+        if !few || self.others_under_way > 0 {
+            return self.enter(timeout);
+        }
+        self.enter(Some(Duration::ZERO));
+        if !self.ring.completion().is_empty() {
+            return;
+        }
+        let sockets = self.receiving.values().map(|socket| {
+            // SAFETY: a socket is closed only when no call on it is under way.
+            unsafe { BorrowedFd::borrow_raw(*socket) }
+        });
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds: Vec<PollFd<'_>> = sockets.chain([self.bell.fd()]).map(readable).collect();
+        // Whatever happened, the ring has it too; if nothing did, the caller comes back.
+        let _ = ppoll(&mut fds, timeout.map(TimeSpec::from), None);
+        self.enter(Some(Duration::ZERO));
+    }
+
     /// Takes the completions that are there; true when the bell rang.
     fn reap(&mut self, done: &mut Vec<Done>) -> bool {
         let mut rang = false;
@@ -186,10 +224,13 @@ impl Uring {
             match entry.user_data() {
                 BELL => rang = true,
                 CANCEL => {}
-                key => done.push(Done {
-                    key: key as Key,
-                    result: entry.result(),
-                }),
+                key => {
+                    let (key, result) = (key as Key, entry.result());
+                    if self.receiving.remove(&key).is_none() {
+                        self.others_under_way -= 1;
+                    }
+                    done.push(Done { key, result });
+                }
             }
         }
         if rang {
@@ -342,6 +383,10 @@ impl KernelCalls for Uring {
         if manner == Manner::Memory {
             return self.memory.push(key, call);
         }
+        match call {
+            Call::Receive { fd, .. } => drop(self.receiving.insert(key, fd)),
+            _ => self.others_under_way += 1,
+        }
         let entry = self.entry(call).user_data(key as u64);
         self.queued.push_back(match manner {
             Manner::KernelThread => entry.flags(squeue::Flags::ASYNC),
@@ -379,11 +424,10 @@ impl KernelCalls for Uring {
             || !done.is_empty()
             || !self.ring.completion().is_empty()
             || self.memory.has_results();
-        self.enter(if at_once {
-            Some(Duration::ZERO)
-        } else {
-            timeout
-        });
+        match at_once {
+            true => self.enter(Some(Duration::ZERO)),
+            false => self.sleep(timeout),
+        }
         self.bell.wakes_up();
         rang |= self.reap(done);
         let woken = rang && self.bell.acknowledge();
