@@ -247,6 +247,15 @@ impl Array {
             .or_else(|| role.filling.filter(live).filter(filled))
     }
 
+    /// From which copy of a data column, that is which column, and which member it can be read;
+    /// the first comes first.
+    pub fn copy_to_read(&self, slot: Slot, column: usize) -> Option<(usize, Index)> {
+        let shape = &self.geometry.shape;
+        let copies = (column..shape.columns).step_by(shape.data);
+        let mut copies = copies.take(if column < shape.data { shape.copies } else { 1 });
+        copies.find_map(|copy| Some((copy, self.reader(slot, copy)?)))
+    }
+
     /// Whether a slot lies below the cursor of a member being filled.
     pub fn is_filled(&self, index: Index, slot: Slot) -> bool {
         let rebuilds = self.rebuilds.borrow();

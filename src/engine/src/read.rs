@@ -157,16 +157,16 @@ impl Array {
     ) -> Result<Vec<Buf>, Slow> {
         let lane = self.lane(stripe);
         let place = || lane.map.borrow().get(stripe).slot();
-        let (slot, index, sums) = loop {
+        let (slot, copy, index, sums) = loop {
             let Some(slot) = place() else {
                 return Ok(self.zeros(rows.len()));
             };
-            let Some(index) = self.reader(slot, column) else {
+            let Some((copy, index)) = self.copy_to_read(slot, column) else {
                 return Err(Slow::NoMember);
             };
             let sums = self.sums(index, slot, rows.clone()).await;
-            if place() == Some(slot) && self.reader(slot, column) == Some(index) {
-                break (slot, index, sums);
+            if place() == Some(slot) && self.copy_to_read(slot, column) == Some((copy, index)) {
+                break (slot, copy, index, sums);
             }
         };
         if self.is_doubtful(&sums, slot) {
@@ -186,7 +186,7 @@ impl Array {
         let result = self.finish_read(index, pending).await;
         lane.unhold_slot(local, &self.ex);
         let bytes = result.map_err(|()| Slow::Mismatch)?.freeze();
-        let blocks = self.merge(sources, bytes, first, slot, rows.start, column)?;
+        let blocks = self.merge(sources, bytes, first, slot, rows.start, copy)?;
         self.show(stripe, column);
         Ok(blocks)
     }

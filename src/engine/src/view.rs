@@ -55,7 +55,9 @@ pub(crate) struct Place {
     pub column: usize,
     /// Where the stripe lives.
     pub slot: Slot,
-    /// The device of the member that holds the column.
+    /// The column, or the copy of it, that is read, and the device that holds that.
+    pub copy: usize,
+    /// See `copy`.
     pub device: DeviceId,
 }
 
@@ -203,6 +205,7 @@ impl ReadPlan {
 impl Table {
     /// The number of a chunk in the export.
     fn chunk(&self, stripe: Stripe, column: usize) -> u64 {
+        assert!(column < self.geometry.shape.data, "no column of data");
         stripe.0 * self.geometry.shape.data as u64 + column as u64
     }
 
@@ -232,6 +235,7 @@ impl Table {
             stripe,
             column,
             slot: Slot(entry.get(SLOT)),
+            copy: (entry.get(DEVICE) >> 32) as usize,
             device: DeviceId(entry.get(DEVICE) as u32),
         };
         let piece = Piece {
@@ -252,12 +256,13 @@ impl Table {
             stripe,
             column,
             slot,
+            copy,
             ..
         } = piece.place;
         let sound = |(i, (block, crc)): (usize, (&[u8], &u32))| {
             let row = piece.first_row + i;
             let sum = Sum::new(*crc, 1);
-            block_matches(self.key, slot, row, column, block, sum)
+            block_matches(self.key, slot, row, copy, block, sum)
                 && !is_mark(self.key, stripe, row, column, block)
         };
         let blocks = bytes.chunks_exact(BLOCK_BYTES).zip(&piece.sums);
@@ -303,7 +308,10 @@ impl Entry<'_> {
     fn set_place(&self, table: &Table, place: Place) {
         self.set(CHUNK, table.chunk(place.stripe, place.column) + 1);
         self.set(SLOT, place.slot.0);
-        self.set(DEVICE, place.device.0.into());
+        self.set(
+            DEVICE,
+            (place.copy as u64) << 32 | u64::from(place.device.0),
+        );
         self.set(EPOCH, table.epoch.load(Ordering::Relaxed));
     }
 
@@ -346,16 +354,20 @@ impl Entry<'_> {
 }
 
 impl Array {
-    /// Tells the view what is in place of a chunk: all but what is journalled, was never written
-    /// or is in doubt.
+    /// Tells the view what is in place of a chunk of data: all but what is journalled, was never
+    /// written or is in doubt.
     pub(crate) fn show(&self, stripe: Stripe, column: usize) {
+        // Parity has no place in the export.
+        if column >= self.geometry.shape.data {
+            return;
+        }
         let lane = self.lane(stripe);
         let slot = lane.map.borrow().get(stripe).slot();
         let (Some(view), Some(slot), true) = (&self.view, slot, self.open.get()) else {
             return;
         };
         let rows = 0..self.geometry.shape.rows();
-        if let Some(index) = self.reader(slot, column)
+        if let Some((copy, index)) = self.copy_to_read(slot, column)
             && let Some(device) = self.live_device(index)
             && let Some(sums) = self.sums_cached(index, slot, rows.clone())
             && !self.is_doubtful(&sums, slot)
@@ -369,6 +381,7 @@ impl Array {
                 stripe,
                 column,
                 slot,
+                copy,
                 device,
             };
             view.publish(place, known.map(|(row, sum)| (row, sum.crc)));
@@ -396,6 +409,7 @@ mod tests {
             stripe: Stripe(stripe),
             column,
             slot: Slot(slot),
+            copy: column,
             device: DeviceId(slot as u32 + 100),
         }
     }
