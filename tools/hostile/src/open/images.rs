@@ -6,7 +6,7 @@ use crate::layouts::{LAYOUTS, Layout};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use uraid_buffer::Pool;
-use uraid_core::journal::Checkpoint;
+use uraid_core::journal::{Checkpoint, Following};
 use uraid_core::listed::ListedPages;
 use uraid_core::superblock::Superblock;
 use uraid_core::units::BLOCK;
@@ -54,17 +54,24 @@ pub struct Image {
 }
 
 thread_local! {
-    static MADE: RefCell<HashMap<(usize, Past), Image>> = RefCell::default();
+    static MADE: RefCell<HashMap<(usize, Past, bool), Image>> = RefCell::default();
 }
 
 /// The array of a layout, by its place in [`LAYOUTS`], with this past. Made once, then copied.
 pub fn image(layout: usize, past: Past) -> Image {
-    if let Some(made) = MADE.with_borrow(|made| made.get(&(layout, past)).cloned()) {
+    made(layout, past, true)
+}
+
+/// The same, `bounded` if its checkpoints announce what a start has to read; those of arrays made
+/// long ago do not.
+pub fn made(layout: usize, past: Past, bounded: bool) -> Image {
+    let key = (layout, past, bounded);
+    if let Some(made) = MADE.with_borrow(|made| made.get(&key).cloned()) {
         return made;
     }
-    let mut image = make(layout, past);
+    let mut image = make(layout, past, bounded);
     image.members = image.members.into_iter().map(Member::settled).collect();
-    MADE.with_borrow_mut(|made| made.insert((layout, past), image.clone()));
+    MADE.with_borrow_mut(|made| made.insert(key, image.clone()));
     image
 }
 
@@ -77,25 +84,25 @@ pub fn options(nonce: u64) -> OpenOptions {
     }
 }
 
-fn make(layout: usize, past: Past) -> Image {
+fn make(layout: usize, past: Past, bounded: bool) -> Image {
     match past {
-        Past::New => new(&LAYOUTS[layout]),
+        Past::New => new(&LAYOUTS[layout], bounded),
         Past::Stopped => {
-            let mut image = new(&LAYOUTS[layout]);
+            let mut image = new(&LAYOUTS[layout], bounded);
             let mut host = opened(image.members, past);
             write_all_kinds(&mut host, &mut image.content);
             image.members = host.stop();
             image
         }
         Past::Killed => {
-            let mut image = self::image(layout, Past::Stopped);
+            let mut image = made(layout, Past::Stopped, bounded);
             let mut host = opened(image.members, past);
             write_all_kinds(&mut host, &mut image.content);
             image.members = host.kill();
             image
         }
         Past::Recovering => {
-            let mut image = self::image(layout, Past::Killed);
+            let mut image = made(layout, Past::Killed, bounded);
             let mut host = Host::open(image.members, options(past as u64));
             let g = image.superblocks[0].geometry;
             let checkpoints = g.zones().checkpoints..g.zones().journal;
@@ -107,10 +114,10 @@ fn make(layout: usize, past: Past) -> Image {
             image
         }
         Past::Degraded | Past::Rebuilding if LAYOUTS[layout].redundancy == 0 => {
-            self::image(layout, Past::Killed)
+            made(layout, Past::Killed, bounded)
         }
         Past::Degraded => {
-            let mut image = self::image(layout, Past::Killed);
+            let mut image = made(layout, Past::Killed, bounded);
             let absent = image.members.remove(1);
             let mut host = opened(image.members, past);
             write_all_kinds(&mut host, &mut image.content);
@@ -120,7 +127,7 @@ fn make(layout: usize, past: Past) -> Image {
             image
         }
         Past::Rebuilding => {
-            let mut image = self::image(layout, Past::Degraded);
+            let mut image = made(layout, Past::Degraded, bounded);
             let back = image.members.remove(1);
             let mut host = opened(image.members, past);
             let device = host.attach(back);
@@ -137,14 +144,21 @@ fn make(layout: usize, past: Past) -> Image {
     }
 }
 
-fn new(layout: &Layout) -> Image {
-    let superblocks = layout.superblocks();
+fn new(layout: &Layout, bounded: bool) -> Image {
+    let mut superblocks = layout.superblocks();
+    if !bounded {
+        superblocks.iter_mut().for_each(|s| s.features = 0);
+    }
     let member = |s: &Superblock| {
         let g = s.geometry;
         let mut member = Member::new(g.member_bytes());
         for lane in 0..g.lanes {
-            let first = Checkpoint::first(lane, s.index, s.config.nonce);
-            let bytes = first.encode(s.key, Some(&ListedPages::none(&g)));
+            let mut first = Checkpoint::first(lane, s.index, s.config.nonce);
+            let none = ListedPages::none(&g);
+            if !bounded {
+                first.following = Following::Anything;
+            }
+            let bytes = first.encode(s.key, bounded.then_some(&none));
             member.write(g.checkpoint_offset(lane.into(), 1), &bytes);
         }
         for offset in Superblock::offsets(s.write, member.len) {

@@ -150,11 +150,12 @@ impl Victim<'_> {
             });
         }
         let offset = self.geometry.checkpoint_offset(lane.into(), c.index(2));
-        if c.one_in(4) {
+        let bounded = checkpoint.following > Following::Anything;
+        if bounded && c.one_in(4) {
             checkpoint.following = *c.pick(&[Following::Batches, Following::Nothing]);
         }
         let none = ListedPages::none(&self.geometry);
-        let listed = c.one_in(4).then_some(&none);
+        let listed = (bounded && c.one_in(4)).then_some(&none);
         self.put(offset, &checkpoint.encode(self.key, listed));
     }
 
