@@ -55,6 +55,12 @@ impl Fixture {
         self.sandbox.path("tls").join(client)
     }
 
+    /// Runs a script of libnbd's Python shell.
+    fn nbdsh(&self, script: &str) {
+        let args = ["-m", "nbd", "-c", script];
+        self.sandbox.run(SYSTEM_PYTHON, args).succeeded();
+    }
+
     fn nbdinfo(&self, uri: &str) -> Ran {
         self.sandbox.run("nbdinfo", ["--json", uri])
     }
@@ -179,8 +185,7 @@ while h.aio_in_flight() > 0:
 assert h.aio_command_completed(read)
 assert buffer.to_bytearray() == data"
     );
-    let args = ["-m", "nbd", "-c", &script];
-    fixture.sandbox.run(SYSTEM_PYTHON, args).succeeded();
+    fixture.nbdsh(&script);
     server.stop();
 }
 
@@ -212,8 +217,7 @@ assert h.aio_command_completed(read)
 assert buffer.to_bytearray() == b'x' * 4096",
         pid = server.pid()
     );
-    let args = ["-m", "nbd", "-c", &script];
-    fixture.sandbox.run(SYSTEM_PYTHON, args).succeeded();
+    fixture.nbdsh(&script);
     server.stop();
 }
 

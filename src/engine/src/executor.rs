@@ -278,13 +278,10 @@ impl<T> Promise<T> {
         }
     }
 
-    /// Whether the value is there; if not, the current task is woken when it is.
+    /// Whether the value is there.
+    #[cfg(test)]
     pub fn is_ready(&self) -> bool {
-        let ready = self.inner.value.borrow().is_some();
-        if !ready {
-            self.inner.waiter.set(Some(self.executor.0.current.get()));
-        }
-        ready
+        self.inner.value.borrow().is_some()
     }
 
     /// Waits for the value.
