@@ -1,12 +1,14 @@
 //! What goes over the control socket, and what `--json` prints: the same bytes.
 
+mod member;
 mod scrub;
 
+pub use member::{MemberReport, ReadReport};
 pub use scrub::{LostRun, ScrubMemberReport, ScrubReport};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use uraid_engine::status::{IoTotals, MemberStatus, PartTime, RebuildStatus, Status, ZoneTotals};
+use uraid_engine::status::{IoTotals, PartTime, RebuildStatus, Status, ZoneTotals};
 
 /// How an operator names a member, as typed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -187,6 +189,9 @@ pub struct StatusReport {
     /// I/O since the server started, all members together.
     #[serde(default)]
     pub io: IoReport,
+    /// How members are chosen for reads.
+    #[serde(default)]
+    pub reads: ReadReport,
     /// Threads that serve clients beside the data thread; none where it does so by itself.
     #[serde(default)]
     pub readers: Vec<ReaderReport>,
@@ -209,25 +214,6 @@ pub struct About {
     pub uris: Vec<String>,
     /// How often it was upgraded.
     pub upgrades: u64,
-}
-
-/// One member in [`StatusReport`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct MemberReport {
-    /// Its role; null for spares.
-    pub slot: Option<u16>,
-    /// Its path; null when it is not there.
-    pub path: Option<String>,
-    /// Its UUID.
-    pub uuid: String,
-    /// "in-sync", "rebuilding", "replacing", "failed", "missing" or "spare".
-    pub state: String,
-    /// Reads it failed.
-    pub read_errors: u64,
-    /// Writes and flushes it failed.
-    pub write_errors: u64,
-    /// Blocks that did not match their checksum.
-    pub checksum_errors: u64,
 }
 
 /// One rebuild in [`StatusReport`].
@@ -345,25 +331,12 @@ impl StatusReport {
             rebuild: rebuilds.first().cloned(),
             rebuilds,
             io: IoReport::from(&status.io),
+            reads: ReadReport::from(&status.reads),
             readers: Vec::new(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             upgrades: about.upgrades,
             uris: about.uris.clone(),
-        }
-    }
-}
-
-impl From<&MemberStatus> for MemberReport {
-    fn from(member: &MemberStatus) -> MemberReport {
-        MemberReport {
-            slot: member.slot,
-            path: member.path.clone(),
-            uuid: member.uuid.to_string(),
-            state: member.state.as_str().to_string(),
-            read_errors: member.read_errors,
-            write_errors: member.write_errors,
-            checksum_errors: member.checksum_errors,
         }
     }
 }
@@ -396,6 +369,10 @@ pub mod samples {
             read_errors: 0,
             write_errors: 0,
             checksum_errors: 0,
+            slow_seconds: None,
+            write_mostly: false,
+            read_weight: 1,
+            io: Default::default(),
         }
     }
 
@@ -422,6 +399,7 @@ pub mod samples {
             rebuild: None,
             rebuilds: Vec::new(),
             io: IoReport::default(),
+            reads: ReadReport::default(),
             readers: Vec::new(),
             pid: 4711,
             version: "0.1.0".to_string(),
@@ -524,6 +502,8 @@ mod tests {
             "state",
             "read_errors",
             "write_errors",
+            "slow_seconds",
+            "io",
         ] {
             assert!(value["members"][0].get(field).is_some(), "{field}");
         }
@@ -542,6 +522,10 @@ mod tests {
         let fields = value.as_object_mut().unwrap();
         fields.remove("lost");
         fields.remove("scrub");
+        fields.remove("reads");
+        for member in fields["members"].as_array_mut().unwrap() {
+            member.as_object_mut().unwrap().remove("io");
+        }
         let report: StatusReport = serde_json::from_value(value).unwrap();
         assert_eq!(report.scrub, ScrubReport::never());
     }

@@ -120,7 +120,7 @@ impl Host {
 
     /// Lets the engine run as far as it can, and starts the I/O it wants.
     pub fn pump(&mut self) {
-        self.engine.advance(self.start.elapsed().as_nanos() as u64);
+        self.tell_time();
         self.engine.run();
         while let Some(io) = self.engine.next_io() {
             self.driver.submit_io(io);
@@ -142,6 +142,10 @@ impl Host {
         }
     }
 
+    fn tell_time(&mut self) {
+        self.engine.advance(self.start.elapsed().as_nanos() as u64);
+    }
+
     /// Waits for the kernel or for the engine's next deadline, at most `timeout`. What concerns
     /// members goes to the engine, the rest to `events`.
     pub fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<DriverEvent>) {
@@ -152,6 +156,7 @@ impl Host {
             .map(|at| Duration::from_nanos(at).saturating_sub(now));
         let limit = [timeout, deadline].into_iter().flatten().min();
         self.driver.wait(limit, &mut self.events);
+        self.tell_time();
         for event in self.events.drain(..) {
             match event {
                 DriverEvent::Member(completion) => self.engine.complete(completion),

@@ -17,6 +17,8 @@
 //! }
 //! ```
 //!
+//! Time goes in before the results that it brought: how long members take is measured by it.
+//!
 //! I/O may complete in any order. The host never retries on its own and never reports success
 //! for anything that did not wholly succeed.
 

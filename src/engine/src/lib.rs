@@ -17,6 +17,7 @@ pub mod executor;
 mod extents;
 mod join;
 mod lane;
+mod latency;
 mod lost;
 mod map;
 mod members;

@@ -1,7 +1,9 @@
 //! Where the engine's I/O leaves and its completions come back.
 
-use crate::api::{Completion, DeviceId, Io, IoError, IoKind};
+use crate::api::{Completion, DeviceId, Io, IoError, IoKind, Nanos};
 use crate::executor::{Executor, Promise, Signal};
+use crate::latency::{Account, Work};
+use crate::status::MemberIo;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -11,10 +13,20 @@ use uraid_buffer::{Buf, BufMut};
 
 struct Outstanding {
     device: DeviceId,
+    work: Work,
+    begun: Nanos,
     /// Whoever waits; none when told already that no answer will come.
     promise: Option<Promise<Completion>>,
     /// Whether the wait ends when the member is taken out of service.
     ends_with_service: bool,
+}
+
+/// One device, as long as there is a port: ids are never reused.
+#[derive(Default)]
+struct Use {
+    /// Tokens in flight, oldest first.
+    tokens: BTreeSet<u64>,
+    account: Account,
 }
 
 /// The queue of I/O to be started and the table of I/O in flight.
@@ -23,8 +35,7 @@ pub struct Port {
     next_token: Cell<u64>,
     queue: RefCell<VecDeque<Io>>,
     outstanding: RefCell<HashMap<u64, Outstanding, FxBuildHasher>>,
-    /// Tokens in flight by device, oldest first.
-    by_device: RefCell<BTreeMap<DeviceId, BTreeSet<u64>>>,
+    devices: RefCell<BTreeMap<DeviceId, Use>>,
     /// Devices that nobody waits for any longer; ids are never reused.
     given_up: RefCell<BTreeSet<DeviceId>>,
     /// Fired at each completion.
@@ -71,7 +82,7 @@ impl Port {
             next_token: Cell::new(1),
             queue: RefCell::default(),
             outstanding: RefCell::default(),
-            by_device: RefCell::default(),
+            devices: RefCell::default(),
             given_up: RefCell::default(),
             settled: Signal::default(),
         }
@@ -87,15 +98,17 @@ impl Port {
         }
         let entry = Outstanding {
             device,
+            work: Work::of(&kind),
+            begun: self.executor.now(),
             promise: Some(promise.clone()),
             ends_with_service: false,
         };
         self.outstanding.borrow_mut().insert(token, entry);
-        self.by_device
-            .borrow_mut()
-            .entry(device)
-            .or_default()
-            .insert(token);
+        let mut devices = self.devices.borrow_mut();
+        let device_use = devices.entry(device).or_default();
+        device_use.tokens.insert(token);
+        device_use.account.begin();
+        drop(devices);
         self.queue.borrow_mut().push_back(Io {
             token,
             device,
@@ -144,9 +157,13 @@ impl Port {
                 completion.token
             )
         };
-        if let Some(tokens) = self.by_device.borrow_mut().get_mut(&entry.device) {
-            tokens.remove(&completion.token);
-        }
+        let (succeeded, now) = (completion.result.is_ok(), self.executor.now());
+        let mut devices = self.devices.borrow_mut();
+        let device_use = devices.get_mut(&entry.device).expect("it was in flight");
+        device_use.tokens.remove(&completion.token);
+        let account = &mut device_use.account;
+        account.end(entry.work, succeeded, entry.begun, now);
+        drop(devices);
         if let Some(promise) = entry.promise {
             promise.fulfil(completion);
         }
@@ -171,7 +188,8 @@ impl Port {
 
     fn end_waits(&self, device: DeviceId, which: impl Fn(&Outstanding) -> bool) {
         let mut outstanding = self.outstanding.borrow_mut();
-        for token in self.by_device.borrow().get(&device).into_iter().flatten() {
+        let devices = self.devices.borrow();
+        for token in devices.get(&device).iter().flat_map(|u| &u.tokens) {
             let entry = outstanding.get_mut(token).expect("it is in flight");
             if which(entry)
                 && let Some(promise) = entry.promise.take()
@@ -181,6 +199,13 @@ impl Port {
         }
     }
 
+    /// What was asked of a device so far, and how long it took.
+    pub fn totals(&self, device: DeviceId) -> MemberIo {
+        let devices = self.devices.borrow();
+        let account = devices.get(&device).map(|u| &u.account);
+        account.map_or(MemberIo::default(), |a| a.totals(self.executor.now()))
+    }
+
     /// The token the next I/O will get.
     pub fn next_token(&self) -> u64 {
         self.next_token.get()
@@ -188,8 +213,8 @@ impl Port {
 
     /// Whether every I/O on `device` with a token below `token` has completed.
     pub fn is_settled(&self, device: DeviceId, token: u64) -> bool {
-        let by_device = self.by_device.borrow();
-        let oldest = by_device.get(&device).and_then(|tokens| tokens.first());
+        let devices = self.devices.borrow();
+        let oldest = devices.get(&device).and_then(|u| u.tokens.first());
         oldest.is_none_or(|oldest| *oldest >= token)
     }
 }

@@ -1,7 +1,9 @@
 //! Status: what the array says about itself.
 
 use crate::array::Array;
-use crate::status::{ArrayState, MemberState, MemberStatus, RebuildStatus, Status};
+use crate::status::{
+    ArrayState, MemberIo, MemberState, MemberStatus, ReadStatus, RebuildStatus, Status,
+};
 use alloc::string::String;
 use alloc::vec::Vec;
 use uraid_core::config::{Entry, EntryState, Index};
@@ -55,6 +57,7 @@ impl Array {
             lost_offsets: self.lost.borrow().offsets(),
             scrub: self.scrub_status(),
             io: self.io_totals(),
+            reads: ReadStatus::default(),
             members,
             rebuilds,
         }
@@ -86,6 +89,10 @@ impl Array {
                     read_errors: 0,
                     write_errors: 0,
                     checksum_errors: 0,
+                    slow_nanos: None,
+                    write_mostly: false,
+                    read_weight: 0,
+                    io: MemberIo::default(),
                 });
             }
         }
@@ -124,7 +131,18 @@ impl Array {
             read_errors: counters.read_errors,
             write_errors: counters.write_errors,
             checksum_errors: counters.checksum_errors,
+            slow_nanos: None,
+            write_mostly: false,
+            read_weight: 1,
+            io: self.member_io(index),
         }
+    }
+
+    /// What a member was asked, for as long as its device is there.
+    fn member_io(&self, index: Index) -> MemberIo {
+        let members = self.members.borrow();
+        let device = members.get(&index).map(|m| m.device.id);
+        device.map_or(MemberIo::default(), |device| self.port.totals(device))
     }
 
     fn rebuild_statuses(&self) -> Vec<RebuildStatus> {

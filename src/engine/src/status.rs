@@ -1,7 +1,9 @@
 //! What an array says about itself: plain data, rendered by the host.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::str::FromStr;
 use uraid_core::units::Uuid;
 
 /// State of the array as a whole; the worst that applies.
@@ -77,6 +79,130 @@ pub struct MemberStatus {
     pub write_errors: u64,
     /// Blocks that did not match their checksum.
     pub checksum_errors: u64,
+    /// For how long it has been out of reads for being slow, in nanoseconds; none if it is not.
+    pub slow_nanos: Option<u64>,
+    /// It is read only when others cannot be.
+    pub write_mostly: bool,
+    /// Its share of the reads under [`ReadBalance::Weighted`], beside those of the other copies.
+    pub read_weight: u16,
+    /// What it was asked since it was opened; all zero if it is not there.
+    pub io: MemberIo,
+}
+
+/// What a member was asked since it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct MemberIo {
+    /// Reads.
+    pub reads: OperationTotals,
+    /// Writes.
+    pub writes: OperationTotals,
+    /// Flushes.
+    pub flushes: OperationTotals,
+    /// Operations under way.
+    pub in_flight: u64,
+    /// How long a read that is begun now can be expected to take, in nanoseconds.
+    pub expected_read_nanos: u64,
+}
+
+/// Operations of one kind on a member.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct OperationTotals {
+    /// Those that are over, failed ones included.
+    pub operations: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// How long they took.
+    pub latency: LatencyTotals,
+}
+
+/// How long operations took: a histogram, and the sum.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LatencyTotals {
+    /// How many took at most [`LatencyTotals::bound_micros`] and more than the bucket before holds.
+    pub buckets: [u64; LatencyTotals::BUCKETS],
+    /// How long all of them took, in nanoseconds.
+    pub nanos: u64,
+}
+
+impl LatencyTotals {
+    /// Bounds from 1 µs to 8.4 s, and beyond.
+    pub const BUCKETS: usize = 25;
+
+    /// The longest time in a bucket, in microseconds: a power of two. None for the last bucket.
+    pub fn bound_micros(bucket: usize) -> Option<u64> {
+        (bucket + 1 < Self::BUCKETS).then(|| 1 << bucket)
+    }
+
+    /// The bucket of an operation that took so many nanoseconds.
+    pub fn bucket_of(nanos: u64) -> usize {
+        let micros = nanos.div_ceil(1000).max(1);
+        ((micros - 1)
+            .checked_ilog2()
+            .map_or(0, |log| log as usize + 1))
+        .min(Self::BUCKETS - 1)
+    }
+}
+
+/// Which copy is read where there are several.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum ReadBalance {
+    /// The one that is expected to answer first.
+    #[default]
+    LeastLatency,
+    /// Each in turn.
+    RoundRobin,
+    /// Each in turn, as often as its weight says.
+    Weighted,
+    /// The one that the address says: always the same for the same block.
+    AddressHash,
+}
+
+impl ReadBalance {
+    /// All of them.
+    pub const ALL: [ReadBalance; 4] = [
+        ReadBalance::LeastLatency,
+        ReadBalance::RoundRobin,
+        ReadBalance::Weighted,
+        ReadBalance::AddressHash,
+    ];
+
+    /// The word on the command line and in `status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReadBalance::LeastLatency => "least-latency",
+            ReadBalance::RoundRobin => "round-robin",
+            ReadBalance::Weighted => "weighted",
+            ReadBalance::AddressHash => "address-hash",
+        }
+    }
+}
+
+impl FromStr for ReadBalance {
+    type Err = String;
+    fn from_str(text: &str) -> Result<ReadBalance, String> {
+        let all = ReadBalance::ALL;
+        all.into_iter().find(|b| b.as_str() == text).ok_or_else(|| {
+            let all = all.map(ReadBalance::as_str).join(", ");
+            format!("\"{text}\" is no way to balance reads: use one of {all}")
+        })
+    }
+}
+
+/// How members are chosen for reads, and what became of reads that were late.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ReadStatus {
+    /// Which copy is read.
+    pub balance: ReadBalance,
+    /// Reads of members that may be made for late ones, in percent of all; 0: none.
+    pub hedge_percent: u8,
+    /// Late reads that were made another way as well.
+    pub hedges: u64,
+    /// Those of them where the other way was the first to answer.
+    pub hedges_won: u64,
+    /// Late reads that were waited for because the share was used up.
+    pub hedges_denied: u64,
 }
 
 /// Progress of one rebuild.
@@ -240,6 +366,8 @@ pub struct Status {
     pub scrub: ScrubStatus,
     /// I/O since the array was opened.
     pub io: IoTotals,
+    /// How members are chosen for reads.
+    pub reads: ReadStatus,
     /// All members, roles first.
     pub members: Vec<MemberStatus>,
     /// All rebuilds, least advanced first.
