@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates under `src/`, from the bottom up, and which of them each may import.
-const IMPORTS: [(&str, &[&str]); 9] = [
+const IMPORTS: [(&str, &[&str]); 10] = [
     ("buffer", &[]),
     ("parity", &["buffer"]),
     ("core", &["buffer", "parity"]),
     ("engine", &["buffer", "parity", "core"]),
+    ("plan", &["core"]),
     ("nbd", &["buffer"]),
     ("load", &["nbd"]),
     ("io", &["buffer", "parity", "core", "engine"]),

@@ -2,6 +2,9 @@
 
 pub use super::attach::{AttachArgs, DetachArgs, SuperviseArgs};
 pub use super::bench::args::{BenchArgs, BenchClientArgs};
+use super::dry_run::DryRunArgs;
+pub use super::explain::ExplainArgs;
+pub use super::plan::args::PlanArgs;
 pub use super::serve_args::{IoBackend, ServeArgs};
 use super::sizes::{parse_rate, parse_size};
 pub use super::tls_args::{TlsAction, TlsArgs};
@@ -42,12 +45,16 @@ pub struct Cli {
 pub enum Command {
     /// Make an array out of files or block devices
     Create(CreateArgs),
+    /// What an array would hold, survive and cost (nothing is opened)
+    Plan(PlanArgs),
     /// Serve arrays over NBD, in the foreground
     Serve(ServeArgs),
     /// Show how a served array is
     Status(StatusArgs),
     /// Show what a member's superblocks say (offline, read only)
     Examine(ExamineArgs),
+    /// Say why members will or will not make an array, and what to type (read only)
+    Explain(ExplainArgs),
     /// Take a member out of service
     Fail(FailArgs),
     /// Forget a failed, missing or spare member
@@ -107,7 +114,7 @@ pub struct ServerArgs {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct WaitArgs {
     /// Wait, with a progress bar, until no rebuild is left to do
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     pub wait: bool,
 }
 
@@ -120,6 +127,8 @@ Example:
 Nothing is changed before all members are checked. Members that hold an array, a filesystem or
 a partition table are refused without --force; mounted and locked ones are always refused.")]
 pub struct CreateArgs {
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
     /// How members share the data
     #[arg(long, value_name = "LEVEL", value_enum)]
     pub level: LevelName,
@@ -204,6 +213,8 @@ pub struct FailArgs {
     #[command(flatten)]
     pub server: ServerArgs,
     #[command(flatten)]
+    pub dry_run: DryRunArgs,
+    #[command(flatten)]
     pub wait: WaitArgs,
     /// Also when data becomes unavailable
     #[arg(long)]
@@ -220,6 +231,8 @@ Example:
 pub struct RemoveArgs {
     #[command(flatten)]
     pub server: ServerArgs,
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
     #[command(flatten)]
     pub wait: WaitArgs,
     /// Also when it is in service
@@ -241,6 +254,8 @@ pub struct AddArgs {
     #[command(flatten)]
     pub server: ServerArgs,
     #[command(flatten)]
+    pub dry_run: DryRunArgs,
+    #[command(flatten)]
     pub wait: WaitArgs,
     /// Overwrite what the device holds
     #[arg(long)]
@@ -257,6 +272,8 @@ Example:
 pub struct ReplaceArgs {
     #[command(flatten)]
     pub server: ServerArgs,
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
     #[command(flatten)]
     pub wait: WaitArgs,
     /// Overwrite what the new device holds
@@ -281,6 +298,8 @@ here for as long as the rebuild takes. Without NEW a spare or a returned member 
 pub struct RebuildArgs {
     #[command(flatten)]
     pub server: ServerArgs,
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
     /// The new file or block device
     #[arg(value_name = "NEW")]
     pub new: Option<PathBuf>,
@@ -339,11 +358,13 @@ pub enum ScrubAction {
 pub struct ScrubStartArgs {
     #[command(flatten)]
     pub server: ServerArgs,
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
     /// Most bytes per second to read of each member, like 50M or 50M/s
     #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
     pub rate_max: Option<u64>,
     /// Wait, with a progress bar, until it has ended
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     pub wait: bool,
 }
 
@@ -352,6 +373,8 @@ pub struct ScrubStartArgs {
 pub struct ScrubServerArgs {
     #[command(flatten)]
     pub server: ServerArgs,
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
 }
 
 /// `uraid scrub resume`.
@@ -359,8 +382,10 @@ pub struct ScrubServerArgs {
 pub struct ScrubResumeArgs {
     #[command(flatten)]
     pub server: ServerArgs,
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
     /// Wait, with a progress bar, until it has ended
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     pub wait: bool,
 }
 
@@ -407,6 +432,8 @@ pub struct CheckArgs {
 pub struct StopArgs {
     #[command(flatten)]
     pub server: ServerArgs,
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
 }
 
 /// `uraid upgrade`.
@@ -433,6 +460,8 @@ Example:
 A member of an array with a valid superblock is refused without --force; one that is being
 served is always refused.")]
 pub struct WipeArgs {
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
     /// Also when it belongs to an array
     #[arg(long)]
     pub force: bool,
@@ -447,6 +476,8 @@ pub struct WipeArgs {
 pub struct ClearArgs {
     #[command(flatten)]
     pub server: ServerArgs,
+    #[command(flatten)]
+    pub dry_run: DryRunArgs,
     /// Path, slot number or UUID [default: all members]
     pub member: Option<String>,
 }
@@ -514,7 +545,17 @@ mod tests {
             "uraid scrub start --rate-max fast",
             "uraid scrub start --rate-max 0",
             "uraid scrub status --wait --watch",
+            "uraid fail 1 --wait --dry-run",
+            "uraid scrub start --wait --dry-run",
+            "uraid upgrade --dry-run",
             "uraid check",
+            "uraid explain",
+            "uraid plan",
+            "uraid plan --members 6",
+            "uraid plan --members 6 --size 1T --copies 2",
+            "uraid plan --members 6 --size 1T --mtbf soon",
+            "uraid plan --members 6 --size 1T --ure-rate 1",
+            "uraid plan --members 6 --size 1T --used 101",
             "uraid tls",
             "uraid tls init",
             "uraid tls init d --days 0",

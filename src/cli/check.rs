@@ -8,7 +8,7 @@ use super::{render, serve};
 use crate::control::wire::{ScrubMemberReport, StatusReport};
 use crate::failure::{Exit, Failure};
 use crate::server::host::OpeningReport;
-use crate::server::local::LocalArray;
+use crate::server::local::{LocalArray, Purpose};
 use crate::server::members::{Access, open_array};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ const CLEAN: &str = "clean";
 /// Checks the array and says what is wrong with it.
 pub fn run(args: &CheckArgs, output: Output) -> Result<Option<Exit>, Failure> {
     let paths = serve::members(&args.members, &args.scan, args.name.as_deref())?;
-    let mut array = LocalArray::open(open_array(&paths, Access::Check)?, true)?;
+    let mut array = LocalArray::open(open_array(&paths, Access::Check)?, Purpose::Check)?;
     array.start_scrub()?;
     let status = until_scrubbed(output, &mut array)?;
     let report = Report::new(status, array.opening(), &paths);

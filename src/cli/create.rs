@@ -1,6 +1,7 @@
 //! `uraid create`: everything is checked before anything is changed.
 
 use super::args::{CreateArgs, LevelName};
+use super::dry_run;
 use super::output::Output;
 use super::sizes::show_size;
 use crate::failure::{Doing, Failure};
@@ -17,6 +18,9 @@ use uraid_io::device::{MemberFile, OpenMode, create_sparse};
 pub fn run(args: &CreateArgs, output: Output) -> Result<(), Failure> {
     let places = survey(args)?;
     let plan = make_plan(args, &places)?;
+    if args.dry_run.dry_run {
+        return dry_run::tell(output, &would(args, &places, &plan)?);
+    }
     let created = create_missing(&places)?;
     let written = write_all(&places, &plan);
     if let Err(failure) = written {
@@ -25,6 +29,29 @@ pub fn run(args: &CreateArgs, output: Output) -> Result<(), Failure> {
     }
     let report = Report::new(args, &places, &plan);
     output.result(&report.text(), &report)
+}
+
+/// What would be made, and what that would overwrite.
+fn would(args: &CreateArgs, places: &[Place], plan: &CreatePlan) -> Result<String, Failure> {
+    let mut lines = vec![format!(
+        "would make {}: {} of {} members, {} in reserve, {} to use",
+        name(args),
+        level(args.level),
+        args.members.len(),
+        args.spare.len(),
+        show_size(plan.size_bytes)
+    )];
+    for place in places {
+        let what = match &place.file {
+            None => format!("would be made, {} and sparse", show_size(place.size_bytes)),
+            Some(file) => match members::holds(file)? {
+                None => "holds nothing that is known; it would be overwritten".to_string(),
+                Some(what) => format!("holds {what}, which would be lost"),
+            },
+        };
+        lines.push(format!("{}: {what}", place.path.display()));
+    }
+    Ok(lines.join("\n"))
 }
 
 /// A member to be.
@@ -151,7 +178,8 @@ fn name(args: &CreateArgs) -> String {
         .unwrap_or_else(|| level(args.level).to_string())
 }
 
-fn level(name: LevelName) -> Level {
+/// The level of that name.
+pub fn level(name: LevelName) -> Level {
     match name {
         LevelName::Raid0 => Level::Raid0,
         LevelName::Raid1 => Level::Raid1,

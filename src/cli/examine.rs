@@ -243,7 +243,8 @@ impl MemberReport {
     }
 }
 
-fn state_word(state: EntryState) -> &'static str {
+/// The word for what a member table says.
+pub fn state_word(state: EntryState) -> &'static str {
     match state {
         EntryState::Empty => "empty",
         EntryState::InSync => "in-sync",

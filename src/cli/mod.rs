@@ -5,10 +5,13 @@ mod attach;
 mod bench;
 mod check;
 mod create;
+mod dry_run;
 mod examine;
+mod explain;
 mod findings;
 mod orders;
 mod output;
+mod plan;
 mod rebuild;
 mod render;
 mod scrub;
@@ -39,9 +42,11 @@ pub fn run(cli: &Cli) -> Option<Exit> {
 fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure> {
     match command {
         Command::Create(args) => create::run(args, output),
+        Command::Plan(args) => plan::run(args, output),
         Command::Serve(args) => serve::run(args, output),
         Command::Status(args) => return status::run(args, output),
         Command::Examine(args) => examine::run(&args.members, output),
+        Command::Explain(args) => return explain::run(args, output),
         Command::Fail(args) => orders::fail(args, output),
         Command::Remove(args) => orders::remove(args, output),
         Command::Add(args) => orders::add(args, output),

@@ -5,6 +5,7 @@ use super::args::{
     AddArgs, ClearArgs, FailArgs, RemoveArgs, ReplaceArgs, ServerArgs, StopArgs, UpgradeArgs,
     WaitArgs,
 };
+use super::dry_run::{self, DryRunArgs};
 use super::output::Output;
 use super::{target, wait};
 use crate::control::wire::{
@@ -15,6 +16,7 @@ use crate::server::members::canonical;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use uraid_core::units::Uuid;
+use uraid_engine::api::Mode;
 
 /// How long a server may take from the answer to `stop` until it is gone.
 const GOODBYE_MAX: Duration = Duration::from_secs(10);
@@ -31,7 +33,8 @@ pub fn fail(args: &FailArgs, output: Output) -> Result<(), Failure> {
         member: member(&args.member),
         force: args.force,
     };
-    carry_out(&args.server, args.wait, &Order::Fail(body), output)
+    let (wait, dry_run) = (args.wait, args.dry_run);
+    carry_out(&args.server, (wait, dry_run), &Order::Fail(body), output)
 }
 
 /// `uraid remove`.
@@ -40,7 +43,8 @@ pub fn remove(args: &RemoveArgs, output: Output) -> Result<(), Failure> {
         member: member(&args.member),
         force: args.force,
     };
-    carry_out(&args.server, args.wait, &Order::Remove(body), output)
+    let (wait, dry_run) = (args.wait, args.dry_run);
+    carry_out(&args.server, (wait, dry_run), &Order::Remove(body), output)
 }
 
 /// `uraid add`.
@@ -49,7 +53,8 @@ pub fn add(args: &AddArgs, output: Output) -> Result<(), Failure> {
         path: path_text(&args.path)?,
         force: args.force,
     };
-    carry_out(&args.server, args.wait, &Order::Add(body), output)
+    let (wait, dry_run) = (args.wait, args.dry_run);
+    carry_out(&args.server, (wait, dry_run), &Order::Add(body), output)
 }
 
 /// `uraid replace`.
@@ -59,7 +64,8 @@ pub fn replace(args: &ReplaceArgs, output: Output) -> Result<(), Failure> {
         new: path_text(&args.new)?,
         force: args.force,
     };
-    carry_out(&args.server, args.wait, &Order::Replace(body), output)
+    let (wait, dry_run) = (args.wait, args.dry_run);
+    carry_out(&args.server, (wait, dry_run), &Order::Replace(body), output)
 }
 
 /// `uraid clear`.
@@ -69,7 +75,7 @@ pub fn clear(args: &ClearArgs, output: Output) -> Result<(), Failure> {
     };
     carry_out(
         &args.server,
-        WaitArgs::default(),
+        (WaitArgs::default(), args.dry_run),
         &Order::Clear(body),
         output,
     )
@@ -78,7 +84,11 @@ pub fn clear(args: &ClearArgs, output: Output) -> Result<(), Failure> {
 /// `uraid stop`; returns when the server is gone.
 pub fn stop(args: &StopArgs, output: Output) -> Result<(), Failure> {
     let client = target::resolve(&args.server)?;
-    let message = client.carry_out(&Order::Stop(EmptyBody {}))?;
+    let mode = args.dry_run.mode();
+    let message = client.carry_out(&Order::Stop(EmptyBody {}), mode)?;
+    if mode == Mode::DryRun {
+        return dry_run::tell(output, &message);
+    }
     let asked = Instant::now();
     while std::os::unix::net::UnixStream::connect(client.path()).is_ok() {
         if asked.elapsed() > GOODBYE_MAX {
@@ -95,7 +105,7 @@ pub fn stop(args: &StopArgs, output: Output) -> Result<(), Failure> {
 pub fn upgrade(args: &UpgradeArgs, output: Output) -> Result<(), Failure> {
     let client = target::resolve(&args.server)?;
     let before = client.status()?.upgrades;
-    output.note(&client.carry_out(&Order::Upgrade(EmptyBody {}))?);
+    output.note(&client.carry_out(&Order::Upgrade(EmptyBody {}), Mode::Earnest)?);
     let asked = Instant::now();
     loop {
         // Connecting waits for the new program, unless the old one is still there, or none is.
@@ -118,12 +128,15 @@ pub fn upgrade(args: &UpgradeArgs, output: Output) -> Result<(), Failure> {
 
 fn carry_out(
     server: &ServerArgs,
-    wait: WaitArgs,
+    (wait, dry_run): (WaitArgs, DryRunArgs),
     order: &Order,
     output: Output,
 ) -> Result<(), Failure> {
     let mut client = target::resolve(server)?;
-    let message = client.carry_out(order)?;
+    let message = client.carry_out(order, dry_run.mode())?;
+    if dry_run.dry_run {
+        return dry_run::tell(output, &message);
+    }
     if !wait.wait {
         return output.done(&message);
     }

@@ -5,13 +5,14 @@ use super::args::RebuildArgs;
 use super::orders::path_text;
 use super::output::Output;
 use super::wait::{Settled, Stage, Watched, stage, until_settled};
-use super::{render, serve, target};
+use super::{dry_run, render, serve, target};
 use crate::control::client::Client;
 use crate::control::wire::{AddBody, MemberReport, Order, StatusReport};
 use crate::failure::Failure;
-use crate::server::local::LocalArray;
+use crate::server::local::{LocalArray, Purpose};
 use crate::server::members::{Access, canonical, inspect, open, open_array};
 use std::path::{Path, PathBuf};
+use uraid_engine::api::Mode;
 use uraid_io::device::OpenMode;
 
 /// Rebuilds a served array, or with `--members` or `--scan` one that is not.
@@ -19,7 +20,7 @@ pub fn run(args: &RebuildArgs, output: Output) -> Result<(), Failure> {
     let new = args.new.as_deref().map(canonical);
     if args.members.is_empty() && args.scan.is_empty() {
         let mut client = target::resolve(&args.server)?;
-        return rebuild(&mut client, new.as_deref(), args.force, output);
+        return rebuild(&mut client, new.as_deref(), args, output);
     }
     let name = args.server.name.as_deref();
     let mut members = serve::members(&args.members, &args.scan, name)?;
@@ -28,8 +29,12 @@ pub fn run(args: &RebuildArgs, output: Output) -> Result<(), Failure> {
         None => take_blank(&mut members)?,
     };
     members.retain(|path| Some(path) != new.as_ref());
-    let mut array = LocalArray::open(open_array(&members, Access::Serve)?, false)?;
-    let result = rebuild(&mut array, new.as_deref(), args.force, output);
+    let (access, purpose) = match args.dry_run.mode() {
+        Mode::Earnest => (Access::Serve, Purpose::Repair),
+        Mode::DryRun => (Access::Read, Purpose::Try { force: false }),
+    };
+    let mut array = LocalArray::open(open_array(&members, access)?, purpose)?;
+    let result = rebuild(&mut array, new.as_deref(), args, output);
     result.and(array.stop())
 }
 
@@ -52,35 +57,41 @@ fn take_blank(members: &mut Vec<PathBuf>) -> Result<Option<PathBuf>, Failure> {
 
 /// An array that can be given a device.
 trait Repairable: Watched {
-    fn add(&mut self, path: &Path, force: bool) -> Result<String, Failure>;
+    fn add(&mut self, path: &Path, force: bool, mode: Mode) -> Result<String, Failure>;
 }
 
 impl Repairable for Client {
-    fn add(&mut self, path: &Path, force: bool) -> Result<String, Failure> {
-        self.carry_out(&Order::Add(AddBody {
-            path: path_text(path)?,
-            force,
-        }))
+    fn add(&mut self, path: &Path, force: bool, mode: Mode) -> Result<String, Failure> {
+        let path = path_text(path)?;
+        self.carry_out(&Order::Add(AddBody { path, force }), mode)
     }
 }
 
 impl Repairable for LocalArray {
-    fn add(&mut self, path: &Path, force: bool) -> Result<String, Failure> {
-        LocalArray::add(self, path, force)
+    fn add(&mut self, path: &Path, force: bool, mode: Mode) -> Result<String, Failure> {
+        LocalArray::add(self, path, force, mode)
     }
 }
 
 fn rebuild(
     array: &mut impl Repairable,
     new: Option<&Path>,
-    force: bool,
+    args: &RebuildArgs,
     output: Output,
 ) -> Result<(), Failure> {
+    let mode = args.dry_run.mode();
     let status = array.status()?;
     let plan = Plan::new(&status, new, |path| Path::new(path).exists())?;
+    if mode == Mode::DryRun {
+        let mut would = vec![plan.text(&status)];
+        for path in plan.devices() {
+            would.push(array.add(path, args.force, mode)?);
+        }
+        return dry_run::tell(output, &would.join("\n"));
+    }
     output.note(&plan.text(&status));
     for path in plan.devices() {
-        output.note(&array.add(path, force)?);
+        output.note(&array.add(path, args.force, mode)?);
     }
     let settled = until_settled(output, array)?;
     let verdict = verdict(&settled)?;

@@ -1,6 +1,7 @@
 //! `uraid scrub`: verifying a served array, and what came of it.
 
 use super::args::{ScrubAction, ScrubArgs, ScrubStatusArgs, ServerArgs};
+use super::dry_run::{self, DryRunArgs};
 use super::findings::{self, Verdict};
 use super::output::Output;
 use super::status::watch;
@@ -17,19 +18,20 @@ pub fn run(args: &ScrubArgs, output: Output) -> Result<Option<Exit>, Failure> {
             let body = ScrubStartBody {
                 bytes_per_second_max: args.rate_max,
             };
-            carry_out(&args.server, &Order::ScrubStart(body), args.wait, output)
+            let how = (args.wait, args.dry_run);
+            carry_out(&args.server, &Order::ScrubStart(body), how, output)
         }
         ScrubAction::Resume(args) => {
             let order = Order::ScrubResume(EmptyBody {});
-            carry_out(&args.server, &order, args.wait, output)
+            carry_out(&args.server, &order, (args.wait, args.dry_run), output)
         }
         ScrubAction::Pause(args) => {
             let order = Order::ScrubPause(EmptyBody {});
-            carry_out(&args.server, &order, false, output)
+            carry_out(&args.server, &order, (false, args.dry_run), output)
         }
         ScrubAction::Stop(args) => {
             let order = Order::ScrubStop(EmptyBody {});
-            carry_out(&args.server, &order, false, output)
+            carry_out(&args.server, &order, (false, args.dry_run), output)
         }
         ScrubAction::Status(args) => status(args, output),
     }
@@ -38,11 +40,14 @@ pub fn run(args: &ScrubArgs, output: Output) -> Result<Option<Exit>, Failure> {
 fn carry_out(
     server: &ServerArgs,
     order: &Order,
-    wait: bool,
+    (wait, dry_run): (bool, DryRunArgs),
     output: Output,
 ) -> Result<Option<Exit>, Failure> {
     let mut client = target::resolve(server)?;
-    let message = client.carry_out(order)?;
+    let message = client.carry_out(order, dry_run.mode())?;
+    if dry_run.dry_run {
+        return dry_run::tell(output, &message).map(|()| None);
+    }
     if !wait {
         return output.done(&message).map(|()| None);
     }

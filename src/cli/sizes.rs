@@ -1,6 +1,7 @@
 //! Sizes as people type and read them; suffixes are binary (1K = 1024).
 
 use std::time::Duration;
+use uraid_plan::YEAR_HOURS;
 
 const SUFFIXES: [char; 5] = ['K', 'M', 'G', 'T', 'P'];
 
@@ -70,9 +71,132 @@ pub fn show_duration(duration: Duration) -> String {
     }
 }
 
+/// Reads a time as hours: `300000`, `15s`, `30m`, `24h`, `30d`, `5y`. A year has 365.25 days.
+pub fn parse_hours(text: &str) -> Result<f64, String> {
+    let (number, hours) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1.0 / 3600.0),
+        Some((at, 'm')) => (&text[..at], 1.0 / 60.0),
+        Some((at, 'h')) => (&text[..at], 1.0),
+        Some((at, 'd')) => (&text[..at], 24.0),
+        Some((at, 'y')) => (&text[..at], YEAR_HOURS),
+        _ => (text, 1.0),
+    };
+    let number: Option<f64> = number.parse().ok();
+    let fits = number.filter(|n| n.is_finite() && *n >= 0.0);
+    let fits = fits.map(|n| n * hours).filter(|hours| *hours <= HOURS_MAX);
+    fits.ok_or_else(|| "a time is a number of hours, or like 15s, 30m, 24h, 30d or 5y".to_string())
+}
+
+/// Longest time that is taken: more than any disk has been promised to last.
+const HOURS_MAX: f64 = 1e12;
+
+/// A long time for people: as [`show_duration`] up to two days, then days, then years.
+pub fn show_hours(hours: f64) -> String {
+    match hours / YEAR_HOURS {
+        _ if hours < 48.0 => show_duration(Duration::from_secs_f64((hours * 3600.0).round())),
+        years if years < 2.0 => format!("{:.0} d", hours / 24.0),
+        years if years < 10.0 => format!("{years:.1} y"),
+        years => format!("{} y", show_rounded(years)),
+    }
+}
+
+/// A chance for people: `3.4 %` or `1 in 12 000`.
+pub fn show_chance(chance: f64) -> String {
+    match chance {
+        0.0 => "never".to_string(),
+        _ if chance >= 0.01 => format!("{:.1} %", chance * 100.0),
+        _ => format!("1 in {}", show_rounded(1.0 / chance)),
+    }
+}
+
+/// A share for people, in percent: as many digits as tell it from everything (`99.9987 %`).
+pub fn show_share(share: f64) -> String {
+    let missing = 1.0 - share;
+    let digits = match missing {
+        _ if share == 0.0 || missing == 0.0 => 0,
+        _ if missing < 0.01 => (-missing.log10()).ceil() as usize - 1,
+        _ if share < 0.001 => (-share.log10()).ceil() as usize,
+        _ => 1,
+    };
+    format!(
+        "{:.digits$} %",
+        share * 100.0,
+        digits = digits.min(SHARE_DIGITS_MAX)
+    )
+}
+
+/// A double has no more of them to tell from 100 %.
+const SHARE_DIGITS_MAX: usize = 12;
+
+/// Two digits that count, thousands apart; by powers of ten from ten million on.
+fn show_rounded(number: f64) -> String {
+    if number >= 1e7 {
+        return format!("{number:.1e}");
+    }
+    let unit = 10f64.powf(number.log10().floor() - 1.0).max(1.0);
+    let digits = ((number / unit).round() * unit).to_string();
+    let mut shown = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            shown.push(' ');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, hours) in [
+            ("300000", 3e5),
+            ("1.5e6", 1.5e6),
+            ("15s", 15.0 / 3600.0),
+            ("30m", 0.5),
+            ("24h", 24.0),
+            ("30d", 720.0),
+            ("2y", 17532.0),
+        ] {
+            assert_eq!(parse_hours(text), Ok(hours), "{text}");
+        }
+        for text in ["", "h", "-1h", "1w", "NaN", "inf", "1 h", "1e30y"] {
+            assert!(parse_hours(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn long_times_and_chances_read_well() {
+        for (hours, text) in [
+            (0.5, "30 min 0 s"),
+            (72.0, "3 d"),
+            (26298.0, "3.0 y"),
+            (300_000.0, "34 y"),
+            (8766.0 * 12_345.0, "12 000 y"),
+            (8766.0 * 1.26e9, "1.3e9 y"),
+        ] {
+            assert_eq!(show_hours(hours), text);
+        }
+        for (chance, text) in [
+            (0.0, "never"),
+            (0.123, "12.3 %"),
+            (1.0 / 12_345.0, "1 in 12 000"),
+            (2e-9, "1 in 5.0e8"),
+        ] {
+            assert_eq!(show_chance(chance), text);
+        }
+        for (share, text) in [
+            (0.0, "0 %"),
+            (1.0, "100 %"),
+            (0.6512, "65.1 %"),
+            (0.999_987, "99.9987 %"),
+            (0.000_12, "0.0120 %"),
+        ] {
+            assert_eq!(show_share(share), text);
+        }
+    }
 
     #[test]
     fn sizes_are_binary() {

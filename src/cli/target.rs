@@ -71,6 +71,13 @@ fn array_name(path: &Path) -> String {
         .to_string()
 }
 
+/// The status of every server in the default directory that answers.
+pub fn all() -> Vec<StatusReport> {
+    let sockets = running(&socket_directory());
+    let answers = sockets.iter().map(|path| Client::new(path).status());
+    answers.filter_map(Result::ok).collect()
+}
+
 /// `uraid list`.
 pub fn list(output: Output) -> Result<(), Failure> {
     let servers: Vec<Listed> = running(&socket_directory())

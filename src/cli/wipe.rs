@@ -1,12 +1,16 @@
 //! `uraid wipe`: erases superblocks, so that a device is no longer taken for a member.
 
 use super::args::WipeArgs;
+use super::dry_run;
 use super::output::Output;
 use crate::failure::{Doing, Failure};
 use crate::server::members;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use uraid_core::superblock::{Inspection, wipe_ranges};
+use uraid_core::config::{Entry, EntryState};
+use uraid_core::geometry::Slot;
+use uraid_core::superblock::{Inspection, Superblock, wipe_ranges};
 use uraid_core::units::Uuid;
 use uraid_io::device::{MemberFile, OpenMode};
 
@@ -30,6 +34,9 @@ pub fn run(args: &WipeArgs, output: Output) -> Result<(), Failure> {
         check(file, inspection, args.force)?;
     }
     check_one_array(&inspections, args.force)?;
+    if args.dry_run.dry_run {
+        return dry_run::tell(output, &would(&files, &inspections));
+    }
     for file in &files {
         wipe(file).doing(|| format!("wipe {}", file.path().display()))?;
     }
@@ -41,6 +48,60 @@ pub fn run(args: &WipeArgs, output: Output) -> Result<(), Failure> {
         &format!("wiped {}", wiped.join(", ")),
         &Report { wiped: &wiped },
     )
+}
+
+/// What would be wiped, and what would be left of the arrays.
+fn would(files: &[MemberFile], inspections: &[Inspection]) -> String {
+    let mut lines = Vec::new();
+    for (file, inspection) in files.iter().zip(inspections) {
+        let what = match &inspection.superblock {
+            None => "damaged superblocks".to_string(),
+            Some(s) => format!(
+                "the superblocks of a member of array {} ({}), written under config {}",
+                s.name, s.array, s.config.epoch
+            ),
+        };
+        lines.push(format!("{}: would erase {what}", file.path().display()));
+    }
+    let wiped: Vec<&Superblock> = inspections
+        .iter()
+        .filter_map(|i| i.superblock.as_ref())
+        .collect();
+    let mut newest: BTreeMap<Uuid, &Superblock> = BTreeMap::new();
+    for superblock in &wiped {
+        let known = newest.entry(superblock.array).or_insert(superblock);
+        if superblock.config.epoch > known.config.epoch {
+            *known = superblock;
+        }
+    }
+    lines.extend(newest.values().map(|newest| what_is_left(newest, &wiped)));
+    lines.join("\n")
+}
+
+/// Whether the members that `newest` knows to be in sync, without those wiped, hold all data.
+fn what_is_left(newest: &Superblock, wiped: &[&Superblock]) -> String {
+    let shape = &newest.geometry.shape;
+    let is_wiped = |uuid: Uuid| wiped.iter().any(|s| s.member == uuid);
+    let stays = |e: &&Entry| e.state == EntryState::InSync && !is_wiped(e.uuid);
+    let entries = newest.config.members().map(|(_, entry)| entry);
+    let roles = entries.filter(stays).filter_map(|entry| entry.role);
+    let left = roles.map(|role| shape.column_of(Slot(0), role.into()));
+    let (code, left) = (shape.code(), left.collect());
+    let name = &newest.name;
+    match (code.can_decode(left), code.losses_survived(left)) {
+        (false, _) => format!(
+            "array {name}: too few members would be left, whatever the others are like: all its data \
+             would be lost"
+        ),
+        (true, 0) => format!(
+            "array {name}: its other members hold all data if they are well, and none of them could \
+             be lost then"
+        ),
+        (true, n) => format!(
+            "array {name}: its other members hold all data if they are well, and {n} more could be \
+             lost then"
+        ),
+    }
 }
 
 #[derive(Serialize)]

@@ -1,12 +1,13 @@
 //! The command's end of the control socket: one request, one connection.
 
-use super::wire::{DoneBody, ErrorBody, Order, StatusReport};
+use super::wire::{DRY_RUN, DoneBody, ErrorBody, Order, StatusReport};
 use crate::failure::{Doing, Exit, Failure};
 use serde::de::DeserializeOwned;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use uraid_engine::api::Mode;
 
 /// How long a server may take: `fail` waits for flushes of slow members, `stop` for a checkpoint.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -39,10 +40,15 @@ impl Client {
         self.exchange("GET", "/v1/status", "")
     }
 
-    /// Has `order` carried out; the text says what was done.
-    pub fn carry_out(&self, order: &Order) -> Result<String, Failure> {
+    /// Has `order` carried out; the text says what was done. A dry run says what would be, or
+    /// fails as that would.
+    pub fn carry_out(&self, order: &Order, mode: Mode) -> Result<String, Failure> {
         let (path, body) = order.to_request();
-        self.exchange::<DoneBody>("POST", path, &body)
+        let path = match mode {
+            Mode::Earnest => path.to_string(),
+            Mode::DryRun => path.replacen("/v1", DRY_RUN, 1),
+        };
+        self.exchange::<DoneBody>("POST", &path, &body)
             .map(|done| done.message)
     }
 
@@ -123,7 +129,7 @@ mod tests {
     /// Remembers the orders and refuses to fail slot 0.
     #[derive(Default)]
     struct FakeArray {
-        orders: Mutex<Vec<Order>>,
+        orders: Mutex<Vec<(Order, Mode)>>,
     }
 
     impl Operator for FakeArray {
@@ -131,8 +137,8 @@ mod tests {
             Ok(samples::rebuilding())
         }
 
-        fn carry_out(&self, order: Order) -> Result<String, Failure> {
-            self.orders.lock().unwrap().push(order.clone());
+        fn carry_out(&self, order: Order, mode: Mode) -> Result<String, Failure> {
+            self.orders.lock().unwrap().push((order.clone(), mode));
             match order {
                 Order::Fail(body) if body.member == MemberReference::Slot(0) => {
                     Err(Failure::refused("member 0 is the last one"))
@@ -184,18 +190,24 @@ mod tests {
     fn status_and_orders_arrive_whole() {
         let served = serve();
         assert_eq!(served.client.status().unwrap(), samples::rebuilding());
-        assert_eq!(served.client.carry_out(&fail(1)).unwrap(), "did /v1/fail");
-        assert_eq!(*served.array.orders.lock().unwrap(), [fail(1)]);
+        for mode in [Mode::Earnest, Mode::DryRun] {
+            let did = served.client.carry_out(&fail(1), mode).unwrap();
+            assert_eq!(did, "did /v1/fail");
+        }
+        let orders = served.array.orders.lock().unwrap();
+        assert_eq!(*orders, [(fail(1), Mode::Earnest), (fail(1), Mode::DryRun)]);
     }
 
     #[test]
     fn failures_keep_their_words_and_exit_codes() {
         let served = serve();
-        let refused = served.client.carry_out(&fail(0)).unwrap_err();
-        assert_eq!(refused, Failure::refused("member 0 is the last one"));
+        for mode in [Mode::Earnest, Mode::DryRun] {
+            let refused = served.client.carry_out(&fail(0), mode).unwrap_err();
+            assert_eq!(refused, Failure::refused("member 0 is the last one"));
+        }
         let failed = served
             .client
-            .carry_out(&Order::Stop(EmptyBody {}))
+            .carry_out(&Order::Stop(EmptyBody {}), Mode::Earnest)
             .unwrap_err();
         assert_eq!(failed, Failure::failed("it hangs"));
     }
@@ -218,6 +230,7 @@ mod tests {
             (post("/v1/fail", "{\"slot\": 1}"), "422"),
             (post("/v1/status", "{}"), "405"),
             (post("/v1/explode", "{}"), "404"),
+            (post("/v1/dry-run/upgrade", "{}"), "404"),
             (post("/v1/fail", &" ".repeat(BODY_TOO_LARGE)), "413"),
         ] {
             assert!(

@@ -13,6 +13,7 @@
 //! POST /v1/scrub/stop    {}
 //! POST /v1/stop          {}
 //! POST /v1/upgrade       {}
+//! POST /v1/dry-run/...   as above but for upgrade: says what it would come to, and does nothing
 //! ```
 //!
 //! `M` is a slot number, a UUID or an absolute path. Success is 200 with the status, or with
@@ -24,6 +25,7 @@ pub mod server;
 pub mod wire;
 
 use crate::failure::Failure;
+use uraid_engine::api::Mode;
 use wire::{Order, StatusReport};
 
 /// What stands behind a control socket: the running array, or a fake one in tests.
@@ -32,6 +34,6 @@ use wire::{Order, StatusReport};
 pub trait Operator: Send + Sync + 'static {
     /// How the array is.
     fn status(&self) -> Result<StatusReport, Failure>;
-    /// Does what an operator asks; the text says what was done.
-    fn carry_out(&self, order: Order) -> Result<String, Failure>;
+    /// Does what an operator asks; the text says what was done, or in a dry run what would be.
+    fn carry_out(&self, order: Order, mode: Mode) -> Result<String, Failure>;
 }

@@ -1,7 +1,7 @@
 //! The server's end of the control socket, on a thread of its own.
 
 use super::Operator;
-use super::wire::{DoneBody, ErrorBody, Order, StatusReport};
+use super::wire::{DRY_RUN, DoneBody, ErrorBody, Order, StatusReport};
 use crate::failure::{Doing, Exit, Failure};
 use crate::server::log;
 use axum::extract::rejection::JsonRejection;
@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::net::unix::{SocketAddr, UCred};
 use tokio::net::{UnixListener as TokioListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
+use uraid_engine::api::Mode;
 
 /// Most requests worked on at once; more wait.
 const REQUESTS_AT_ONCE_MAX: usize = 16;
@@ -158,52 +159,13 @@ fn router(operator: Arc<dyn Operator>) -> Router {
         operator,
         turns: Arc::new(Semaphore::new(REQUESTS_AT_ONCE_MAX)),
     };
+    let upgrade = post(|desk, body| carry_out(desk, body, Mode::Earnest, Order::Upgrade));
     Router::new()
         .route("/v1/status", get(status))
-        .route(
-            "/v1/fail",
-            post(|desk, body| carry_out(desk, body, Order::Fail)),
-        )
-        .route(
-            "/v1/remove",
-            post(|desk, body| carry_out(desk, body, Order::Remove)),
-        )
-        .route(
-            "/v1/add",
-            post(|desk, body| carry_out(desk, body, Order::Add)),
-        )
-        .route(
-            "/v1/replace",
-            post(|desk, body| carry_out(desk, body, Order::Replace)),
-        )
-        .route(
-            "/v1/clear",
-            post(|desk, body| carry_out(desk, body, Order::Clear)),
-        )
-        .route(
-            "/v1/scrub/start",
-            post(|desk, body| carry_out(desk, body, Order::ScrubStart)),
-        )
-        .route(
-            "/v1/scrub/pause",
-            post(|desk, body| carry_out(desk, body, Order::ScrubPause)),
-        )
-        .route(
-            "/v1/scrub/resume",
-            post(|desk, body| carry_out(desk, body, Order::ScrubResume)),
-        )
-        .route(
-            "/v1/scrub/stop",
-            post(|desk, body| carry_out(desk, body, Order::ScrubStop)),
-        )
-        .route(
-            "/v1/stop",
-            post(|desk, body| carry_out(desk, body, Order::Stop)),
-        )
-        .route(
-            "/v1/upgrade",
-            post(|desk, body| carry_out(desk, body, Order::Upgrade)),
-        )
+        .route("/v1/upgrade", upgrade)
+        .nest("/v1", orders(Mode::Earnest))
+        // A place of its own: a server that knows nothing of dry runs must not take one for earnest.
+        .nest(DRY_RUN, orders(Mode::DryRun))
         .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is no such resource") })
         .method_not_allowed_fallback(|| async {
             Refusal::new(
@@ -215,6 +177,51 @@ fn router(operator: Arc<dyn Operator>) -> Router {
         .with_state(desk)
 }
 
+/// All orders that can be tried.
+fn orders(mode: Mode) -> Router<Desk> {
+    Router::new()
+        .route(
+            "/fail",
+            post(move |desk, body| carry_out(desk, body, mode, Order::Fail)),
+        )
+        .route(
+            "/remove",
+            post(move |desk, body| carry_out(desk, body, mode, Order::Remove)),
+        )
+        .route(
+            "/add",
+            post(move |desk, body| carry_out(desk, body, mode, Order::Add)),
+        )
+        .route(
+            "/replace",
+            post(move |desk, body| carry_out(desk, body, mode, Order::Replace)),
+        )
+        .route(
+            "/clear",
+            post(move |desk, body| carry_out(desk, body, mode, Order::Clear)),
+        )
+        .route(
+            "/scrub/start",
+            post(move |desk, body| carry_out(desk, body, mode, Order::ScrubStart)),
+        )
+        .route(
+            "/scrub/pause",
+            post(move |desk, body| carry_out(desk, body, mode, Order::ScrubPause)),
+        )
+        .route(
+            "/scrub/resume",
+            post(move |desk, body| carry_out(desk, body, mode, Order::ScrubResume)),
+        )
+        .route(
+            "/scrub/stop",
+            post(move |desk, body| carry_out(desk, body, mode, Order::ScrubStop)),
+        )
+        .route(
+            "/stop",
+            post(move |desk, body| carry_out(desk, body, mode, Order::Stop)),
+        )
+}
+
 async fn status(State(desk): State<Desk>) -> Result<Json<StatusReport>, Failure> {
     desk.ask(|operator| operator.status()).await.map(Json)
 }
@@ -222,11 +229,12 @@ async fn status(State(desk): State<Desk>) -> Result<Json<StatusReport>, Failure>
 async fn carry_out<B: DeserializeOwned + Send + 'static>(
     State(desk): State<Desk>,
     body: Result<Json<B>, JsonRejection>,
+    mode: Mode,
     order: fn(B) -> Order,
 ) -> Result<Json<DoneBody>, Response> {
     let Json(body) = body.map_err(|e| Refusal::new(e.status(), &e.body_text()).into_response())?;
     let done = desk
-        .ask(move |operator| operator.carry_out(order(body)))
+        .ask(move |operator| operator.carry_out(order(body), mode))
         .await;
     done.map(|message| Json(DoneBody { message }))
         .map_err(IntoResponse::into_response)

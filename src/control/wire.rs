@@ -78,6 +78,9 @@ pub struct ScrubStartBody {
 #[serde(deny_unknown_fields)]
 pub struct EmptyBody {}
 
+/// Where orders go that are not meant; the rest of the path is the same.
+pub const DRY_RUN: &str = "/v1/dry-run";
+
 /// What an operator asks of a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Order {

@@ -23,8 +23,8 @@ use uraid_buffer::Pool;
 use uraid_core::units::Uuid;
 use uraid_engine::Engine;
 use uraid_engine::api::{
-    Command, CommandError, CommandId, Device, DeviceId, Event, MemberName, OpenOptions, Refusal,
-    Reply, Request, RequestId,
+    Command, CommandError, CommandId, Device, DeviceId, Event, MemberName, Mode, OpenOptions,
+    Refusal, Reply, Request, RequestId,
 };
 use uraid_engine::status::Status;
 use uraid_io::device::MemberFile;
@@ -47,6 +47,7 @@ pub enum Notice {
 /// A command under way.
 struct Pending {
     answer: Answer,
+    mode: Mode,
     /// A device that came with it, to be closed if the engine does not want it.
     device: Option<DeviceId>,
 }
@@ -131,7 +132,8 @@ impl Host {
                 .commands
                 .remove(&outcome.id)
                 .expect("each command has one outcome");
-            if let (Err(_), Some(device)) = (&outcome.result, pending.device) {
+            let unwanted = outcome.result.is_err() || pending.mode == Mode::DryRun;
+            if let Some(device) = pending.device.filter(|_| unwanted) {
                 self.release(device);
             }
             (pending.answer)(outcome.result.map_err(command_failure));
@@ -202,9 +204,9 @@ impl Host {
         None
     }
 
-    /// Has the engine carry out what `command` builds; `answer` gets the result.
-    pub fn command(&mut self, command: Command, answer: Answer) {
-        self.start_command(command, None, answer);
+    /// Has the engine carry out `command`, or say what that would come to; `answer` gets the result.
+    pub fn command(&mut self, command: Command, mode: Mode, answer: Answer) {
+        self.start_command(command, mode, None, answer);
     }
 
     /// As [`Host::command`], for commands that bring a device along.
@@ -212,6 +214,7 @@ impl Host {
         &mut self,
         file: MemberFile,
         command: impl FnOnce(Device) -> Command,
+        mode: Mode,
         answer: Answer,
     ) {
         match add_device(
@@ -224,17 +227,31 @@ impl Host {
                 let id = device.id;
                 self.devices.insert(id);
                 self.device_changes += 1;
-                self.start_command(command(device), Some(id), answer);
+                self.start_command(command(device), mode, Some(id), answer);
             }
             Err(failure) => answer(Err(failure)),
         }
     }
 
-    fn start_command(&mut self, command: Command, device: Option<DeviceId>, answer: Answer) {
+    fn start_command(
+        &mut self,
+        command: Command,
+        mode: Mode,
+        device: Option<DeviceId>,
+        answer: Answer,
+    ) {
         let id = CommandId(self.next_command);
         self.next_command += 1;
-        self.commands.insert(id, Pending { answer, device });
-        self.engine.command(id, command);
+        let pending = Pending {
+            answer,
+            mode,
+            device,
+        };
+        self.commands.insert(id, pending);
+        match mode {
+            Mode::Earnest => self.engine.command(id, command),
+            Mode::DryRun => self.engine.rehearse(id, command),
+        }
     }
 
     /// A member that housekeeping found missing.

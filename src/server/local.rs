@@ -2,7 +2,7 @@
 //! not served.
 
 use super::array::{engine_options, start_driver, start_housekeeping, wait_until_open};
-use super::host::{Host, Notice, OpeningReport};
+use super::host::{Answer, Host, Notice, OpeningReport};
 use super::members::{OpenArray, open_new};
 use super::operator::{INBOX_MAX, LOCK_WAIT, Mailbox};
 use super::service::Message;
@@ -12,9 +12,23 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
-use uraid_engine::api::{Command, ScrubOrder};
+use uraid_engine::api::{Command, Mode, OpenOptions, ScrubOrder};
 use uraid_engine::status::ScrubState;
 use uraid_io::driver::Backend;
+
+/// What an array is opened for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// To be written.
+    Repair,
+    /// To be read: nothing is written, recovery is done in memory, any set that decodes will do.
+    Check,
+    /// To see what would be if it were opened to be written; nothing is.
+    Try {
+        /// As `uraid serve --force` would.
+        force: bool,
+    },
+}
 
 /// An open array that works only while it is called.
 pub struct LocalArray {
@@ -24,9 +38,9 @@ pub struct LocalArray {
 }
 
 impl LocalArray {
-    /// Opens it; recovery is done when this returns. `read_only`: nothing is written, recovery is
-    /// done in memory.
-    pub fn open(array: OpenArray, read_only: bool) -> Result<LocalArray, Failure> {
+    /// Opens it; recovery is done when this returns.
+    pub fn open(array: OpenArray, purpose: Purpose) -> Result<LocalArray, Failure> {
+        let read_only = purpose != Purpose::Repair;
         let pool = Pool::heap();
         let driver = start_driver(Backend::Auto, &pool)?;
         let (sender, inbox) = sync_channel(INBOX_MAX);
@@ -35,7 +49,14 @@ impl LocalArray {
             waker: driver.waker(),
         };
         let housekeeping = start_housekeeping(array.uuid, read_only, mailbox)?;
-        let options = engine_options(array.uuid, read_only, false)?;
+        let options = OpenOptions {
+            dry_run: matches!(purpose, Purpose::Try { .. }),
+            ..engine_options(
+                array.uuid,
+                read_only,
+                purpose == Purpose::Try { force: true },
+            )?
+        };
         let host = Host::open(array.files, options, driver, pool, housekeeping)?;
         let host = wait_until_open(host, &inbox)?.expect("no signal is forwarded here");
         Ok(LocalArray {
@@ -65,12 +86,12 @@ impl LocalArray {
     }
 
     /// Takes in a device.
-    pub fn add(&mut self, path: &Path, force: bool) -> Result<String, Failure> {
+    pub fn add(&mut self, path: &Path, force: bool, mode: Mode) -> Result<String, Failure> {
         let file = open_new(path, force, LOCK_WAIT)?;
         let (sender, answer) = sync_channel(1);
         let add = |device| Command::Add { device, force };
-        self.host
-            .command_with(file, add, Box::new(move |result| drop(sender.send(result))));
+        let tell: Answer = Box::new(move |result| drop(sender.send(result)));
+        self.host.command_with(file, add, mode, tell);
         self.run_until(&answer)
     }
 
@@ -96,8 +117,8 @@ impl LocalArray {
 
     fn command(&mut self, command: Command) -> Result<String, Failure> {
         let (sender, answer) = sync_channel(1);
-        self.host
-            .command(command, Box::new(move |result| drop(sender.send(result))));
+        let tell: Answer = Box::new(move |result| drop(sender.send(result)));
+        self.host.command(command, Mode::Earnest, tell);
         self.run_until(&answer)
     }
 

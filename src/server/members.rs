@@ -26,7 +26,7 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(30);
 const LOCK_WAIT_CHECK: Duration = Duration::from_secs(5);
 
 /// Most entries of one directory that a scan looks at.
-const SCAN_ENTRIES_MAX: usize = 10_000;
+pub const SCAN_ENTRIES_MAX: usize = 10_000;
 
 /// Zeros are written in pieces of this size where a hole cannot be punched.
 const ZERO_PIECE_BYTES: usize = 1 << 20;
@@ -112,6 +112,21 @@ pub fn check_no_other_content(file: &MemberFile) -> Result<(), Failure> {
             "{path} holds {what}; --force overwrites it"
         ))),
     }
+}
+
+/// What `file` holds, to complete the sentence "it holds ..."; none if nothing is known.
+pub fn holds(file: &MemberFile) -> Result<Option<String>, Failure> {
+    let inspection = inspect(file)?;
+    if let Some(superblock) = inspection.superblock {
+        let (name, uuid) = (superblock.name, superblock.array);
+        return Ok(Some(format!("a member of array {name} ({uuid})")));
+    }
+    if let Some(finding) = inspection.findings.into_iter().next() {
+        return Ok(Some(format!("what was a member of an array ({finding})")));
+    }
+    let content = probe::existing_content(file);
+    let content = content.doing(|| format!("read {}", file.path().display()))?;
+    Ok(content.map(|what| what.to_string()))
 }
 
 /// Makes `range` read as zero; cheaply where the file system or device can.

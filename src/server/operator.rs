@@ -9,6 +9,7 @@ use crate::failure::{Exit, Failure};
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
+use uraid_engine::api::Mode;
 use uraid_io::device::MemberFile;
 use uraid_io::driver::Waker;
 
@@ -55,11 +56,11 @@ impl Operator for Mailbox {
         receiver.recv_timeout(STATUS_MAX).map_err(no_answer)?
     }
 
-    fn carry_out(&self, order: Order) -> Result<String, Failure> {
+    fn carry_out(&self, order: Order, mode: Mode) -> Result<String, Failure> {
         let file = self.open_device(&order)?;
         let (sender, receiver) = sync_channel(1);
         let answer = Box::new(move |result| drop(sender.send(result)));
-        self.send(Message::Order(order, file, answer))?;
+        self.send(Message::Order(order, mode, file, answer))?;
         receiver.recv_timeout(ORDER_MAX).map_err(no_answer)?
     }
 }
@@ -77,13 +78,16 @@ impl Operator for Served {
         self.mailbox.status()
     }
 
-    fn carry_out(&self, order: Order) -> Result<String, Failure> {
+    fn carry_out(&self, order: Order, mode: Mode) -> Result<String, Failure> {
         match order {
+            Order::Upgrade(_) if mode == Mode::DryRun => {
+                Err(Failure::usage("an upgrade cannot be tried"))
+            }
             Order::Upgrade(_) => self.succession.begin(),
             Order::Stop(_) if self.succession.has_begun() => Err(Failure::failed(
                 "an upgrade is under way, and the array will be served again; try then",
             )),
-            order => self.mailbox.carry_out(order),
+            order => self.mailbox.carry_out(order, mode),
         }
     }
 }

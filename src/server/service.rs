@@ -13,7 +13,7 @@ use crate::control::wire::{
 use crate::failure::Failure;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
-use uraid_engine::api::{Command, Device, DeviceId, ScrubOrder};
+use uraid_engine::api::{Command, Device, DeviceId, Mode, ScrubOrder};
 use uraid_io::device::MemberFile;
 
 /// How long requests under way may take once the server stops; then clients are cut off.
@@ -27,7 +27,7 @@ pub enum Message {
     /// How the array is.
     Status(Box<dyn FnOnce(Result<StatusReport, Failure>) + Send>),
     /// An operator's order, with the device that it brings.
-    Order(Order, Option<MemberFile>, Answer),
+    Order(Order, Mode, Option<MemberFile>, Answer),
     /// A member is no longer there.
     Gone(DeviceId, String),
     /// A signal says to end.
@@ -170,7 +170,9 @@ impl Service {
         while let Ok(message) = self.inbox.try_recv() {
             match message {
                 Message::Status(answer) => answer(self.status()),
-                Message::Order(order, file, answer) => self.take_order(order, file, answer),
+                Message::Order(order, mode, file, answer) => {
+                    self.take_order(order, mode, file, answer)
+                }
                 Message::Gone(device, why) => self.host.device_gone(device, why),
                 Message::Terminate => self.begin_stop(),
             }
@@ -187,8 +189,8 @@ impl Service {
         Ok(report)
     }
 
-    fn take_order(&mut self, order: Order, file: Option<MemberFile>, answer: Answer) {
-        if let Order::Stop(_) = order {
+    fn take_order(&mut self, order: Order, mode: Mode, file: Option<MemberFile>, answer: Answer) {
+        if let (Order::Stop(_), Mode::Earnest) = (&order, mode) {
             self.stop_answers.push(answer);
             return self.begin_stop();
         }
@@ -196,10 +198,10 @@ impl Service {
             return answer(Err(Failure::failed("the server is stopping")));
         }
         match self.plan(order) {
-            Ok(Plan::Command(command)) => self.host.command(command, answer),
+            Ok(Plan::Command(command)) => self.host.command(command, mode, answer),
             Ok(Plan::WithDevice(command)) => {
                 let file = file.expect("the operator opened the device");
-                self.host.command_with(file, command, answer);
+                self.host.command_with(file, command, mode, answer);
             }
             Err(failure) => answer(Err(failure)),
         }
@@ -239,7 +241,7 @@ impl Service {
             Order::ScrubPause(_) => scrub(ScrubOrder::Pause),
             Order::ScrubResume(_) => scrub(ScrubOrder::Resume),
             Order::ScrubStop(_) => scrub(ScrubOrder::Stop),
-            Order::Stop(_) => unreachable!("the caller stops without a plan"),
+            Order::Stop(_) => Plan::Command(Command::Stop),
             Order::Upgrade(_) => unreachable!("it is for the whole server"),
         })
     }
@@ -260,8 +262,8 @@ impl Service {
         {
             self.phase = Phase::Stopping;
             let result = self.stop_result.0.clone();
-            self.host
-                .command(Command::Stop, Box::new(move |r| drop(result.try_send(r))));
+            let answer = Box::new(move |r| drop(result.try_send(r)));
+            self.host.command(Command::Stop, Mode::Earnest, answer);
             self.settle();
         }
     }

@@ -16,6 +16,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+use uraid_engine::api::Mode;
 use uraid_load::{Address, cpu_time};
 
 /// Between two looks at the status.
@@ -135,18 +136,20 @@ impl Array {
     pub fn rebuild(&self) -> Result<(), Failure> {
         self.fail(0)?;
         let first = member(0);
-        self.client.carry_out(&Order::Remove(first))?;
+        self.client
+            .carry_out(&Order::Remove(first), Mode::Earnest)?;
         self.add(0, true)
     }
 
     fn fail(&self, slot: u16) -> Result<(), Failure> {
-        self.client.carry_out(&Order::Fail(member(slot))).map(drop)
+        let fail = Order::Fail(member(slot));
+        self.client.carry_out(&fail, Mode::Earnest).map(drop)
     }
 
     fn add(&self, slot: usize, force: bool) -> Result<(), Failure> {
         let path = crate::cli::orders::path_text(&self.members.paths[slot])?;
         let order = Order::Add(AddBody { path, force });
-        self.client.carry_out(&order).map(drop)
+        self.client.carry_out(&order, Mode::Earnest).map(drop)
     }
 
     /// Waits until the array has made its last checkpoint and does nothing more by itself.

@@ -294,6 +294,16 @@ pub enum Command {
     Stop,
 }
 
+/// Whether a command is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// It is carried out.
+    Earnest,
+    /// Everything that could refuse it is asked, and the answer says what would be done and what
+    /// that would risk. Nothing is changed.
+    DryRun,
+}
+
 /// What an operator may ask of a scrub.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ScrubOrder {
@@ -364,6 +374,9 @@ pub struct Refusal {
 pub struct OpenOptions {
     /// Write nothing; replay in memory; start any set that decodes.
     pub read_only: bool,
+    /// With `read_only`: start only what would be started to be written, and answer commands
+    /// that are not meant as if it could be.
+    pub dry_run: bool,
     /// Start what the rules would refuse, short of merging two sides.
     pub force: bool,
     /// The witness kept from the last time, if any.

@@ -61,6 +61,8 @@ pub struct Array {
     pub features: u64,
     /// Nothing may be written.
     pub read_only: bool,
+    /// Commands that are not meant are answered as if something could be written.
+    pub dry_run: bool,
     /// Devices in use, by place in the member table.
     pub members: RefCell<BTreeMap<Index, Member>>,
     /// The config in force.
@@ -148,6 +150,7 @@ impl Array {
             name: superblock.name.clone(),
             features: superblock.features,
             read_only: options.read_only,
+            dry_run: options.dry_run,
             members: RefCell::default(),
             previous: RefCell::new(config.clone()),
             config: RefCell::new(config),
@@ -281,14 +284,7 @@ impl Array {
 
     /// Whether the in-sync members of `config` that can be reached hold all data.
     pub fn config_decodes(&self, config: &Config) -> bool {
-        let holders = config
-            .members()
-            .filter(|(_, e)| e.state == EntryState::InSync);
-        let live = holders.filter(|(i, _)| self.live_device(*i).is_some());
-        let roles = live.filter_map(|(_, e)| e.role);
-        let shape = &self.geometry.shape;
-        let columns = roles.map(|role| shape.column_of(Slot(0), role.into()));
-        self.code.can_decode(columns.collect())
+        self.code.can_decode(self.columns_of(config, Slot(0)))
     }
 
     /// Columns of `slot` that can be read.

@@ -1,6 +1,6 @@
 //! What operators ask of a running array.
 
-use crate::api::{Command, CommandError, Device, Event, MemberName};
+use crate::api::{Command, CommandError, Device, Event, MemberName, Mode};
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::join::Joining;
@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
-use uraid_core::config::{Entry, EntryState, Index};
+use uraid_core::config::{Config, Entry, EntryState, Index};
 use uraid_core::superblock::{Superblock, wipe_ranges};
 use uraid_core::units::{BLOCK_BYTES, Uuid};
 
@@ -32,27 +32,29 @@ fn refused<T>(text: String) -> Result<T> {
 }
 
 impl Array {
-    /// Carries out one command.
-    pub async fn command(&self, command: Command) -> Result<String> {
+    /// Carries out one command, or says what that would come to.
+    pub async fn command(&self, command: Command, mode: Mode) -> Result<String> {
         if let Command::Scrub(order) = command {
-            return self.order_scrub(order).await;
+            return self.order_scrub(order, mode).await;
         }
-        if self.read_only && !matches!(command, Command::Stop) {
+        let writes = !matches!(command, Command::Stop);
+        if self.read_only && writes && !(self.dry_run && mode == Mode::DryRun) {
             return refused(
                 "the array is served read-only: stop it and serve it without --read-only".into(),
             );
         }
         if let Command::Clear { member } = command {
-            return self.clear(member).await;
+            return self.clear(member, mode).await;
         }
         // One at a time: each decides by what the one before has left.
         let _held = self.membership_lock.lock(&self.ex).await;
         match command {
-            Command::Fail { member, force } => self.fail(&member, force).await,
-            Command::Remove { member, force } => self.remove(&member, force).await,
-            Command::Add { device, force } => self.add(device, force).await,
-            Command::Replace { old, new, force } => self.replace(&old, new, force).await,
+            Command::Fail { member, force } => self.fail(&member, force, mode).await,
+            Command::Remove { member, force } => self.remove(&member, force, mode).await,
+            Command::Add { device, force } => self.add(device, force, mode).await,
+            Command::Replace { old, new, force } => self.replace(&old, new, force, mode).await,
             Command::Clear { .. } | Command::Scrub(_) => unreachable!("they need no lock"),
+            Command::Stop if mode == Mode::DryRun => Ok(self.would_stop()),
             Command::Stop => self.stop().await,
         }
     }
@@ -84,18 +86,27 @@ impl Array {
             })
     }
 
-    async fn fail(&self, name: &MemberName, force: bool) -> Result<String> {
+    async fn fail(&self, name: &MemberName, force: bool, mode: Mode) -> Result<String> {
         let index = self.find(name)?;
         let label = self.member_name(index);
-        self.take_out(index, force, false).await?;
+        if let Some(would) = self.take_out(index, force, false, mode).await? {
+            return Ok(would);
+        }
         Ok(format!("{label} is out of service"))
     }
 
     /// Takes a member out by config; I/O to it ends only once that is durable, so that no write
-    /// is answered that it did not take before its leaving is known.
-    async fn take_out(&self, index: Index, force: bool, forget: bool) -> Result<()> {
+    /// is answered that it did not take before its leaving is known. A dry run ends with what
+    /// that would come to.
+    async fn take_out(
+        &self,
+        index: Index,
+        force: bool,
+        forget: bool,
+        mode: Mode,
+    ) -> Result<Option<String>> {
         let label = self.member_name(index);
-        self.change_config(|config| {
+        let change = |config: &mut Config| {
             let state = config.entry(index).state;
             if !forget && !state.takes_writes() {
                 return Err(format!(
@@ -111,24 +122,31 @@ impl Array {
             config.mark_left(index);
             if state == EntryState::InSync && !force && !self.config_decodes(config) {
                 return Err(format!(
-                    "{label} holds data that no other member can replace now: only with --force, \
-                     data becomes unavailable until it returns"
+                    "{label} holds data that no other member can replace now: only with --force; \
+                     that would leave {} until it returns",
+                    self.unavailable(config)
                 ));
             }
             if forget {
                 *config.entry_mut(index) = Entry::EMPTY;
             }
             Ok(())
-        })
-        .await?;
+        };
+        if mode == Mode::DryRun {
+            let new = self.try_config(change).await?;
+            return Ok(Some(self.would_take_out(index, forget, &new)));
+        }
+        self.change_config(change).await?;
         self.end_service(index);
-        Ok(())
+        Ok(None)
     }
 
-    async fn remove(&self, name: &MemberName, force: bool) -> Result<String> {
+    async fn remove(&self, name: &MemberName, force: bool, mode: Mode) -> Result<String> {
         let index = self.find(name)?;
         let label = self.member_name(index);
-        self.take_out(index, force, true).await?;
+        if let Some(would) = self.take_out(index, force, true, mode).await? {
+            return Ok(would);
+        }
         self.release(index);
         Ok(format!("{label} is no longer a member"))
     }
@@ -156,8 +174,7 @@ impl Array {
                  with `uraid wipe` first",
                 device.path, s.member
             )),
-            Some(s) if s.array == self.uuid => Ok(Some(s)),
-            _ => Ok(None),
+            found => Ok(found),
         }
     }
 
@@ -170,6 +187,9 @@ impl Array {
 
     /// A former member whose role is still vacant, and since when it is missing changes.
     fn former_role(&self, s: &Superblock) -> Option<(Index, u16, u64)> {
+        if s.array != self.uuid {
+            return None; // taken by force, whatever it says
+        }
         let config = self.config.borrow();
         let index = config.find(s.member)?;
         let entry = config.entry(index);
@@ -191,25 +211,34 @@ impl Array {
             .into_iter()
             .map(|c| Some(c?.checkpoint.number))
             .sum();
-        let whole = found >= Some(self.config.borrow().entry(index).left_checkpoints)
-            || active(Mutant::OldImageCatchesUp);
-        if !whole {
-            let path = &device.path;
-            self.event(Event::Warning(format!(
-                "{path}: is an older image of the member that left: it is filled anew"
-            )));
-        }
-        whole
+        found >= Some(self.config.borrow().entry(index).left_checkpoints)
+            || active(Mutant::OldImageCatchesUp)
     }
 
-    async fn add(&self, device: Device, force: bool) -> Result<String> {
+    async fn add(&self, device: Device, force: bool, mode: Mode) -> Result<String> {
         self.check_open()?;
         let found = self.examine(&device, force).await?;
         let path = device.path.clone();
-        let former = found.as_ref().and_then(|s| self.former_role(s));
+        let mut former = found.as_ref().and_then(|s| self.former_role(s));
+        if let Some((index, ..)) = former
+            && let Some(s) = &found
+            && !self.has_all_it_had(&device, s, index).await
+        {
+            if mode == Mode::Earnest {
+                self.event(Event::Warning(format!(
+                    "{path}: is an older image of the member that left: it is filled anew"
+                )));
+            }
+            former = None;
+        }
+        if former.is_none() {
+            self.free_index()?;
+        }
+        if mode == Mode::DryRun {
+            return Ok(self.would_add(&path, found.as_ref(), former));
+        }
         if let Some((index, role, since)) = former
             && let Some(s) = &found
-            && self.has_all_it_had(&device, s, index).await
         {
             self.forget_device(index, s.write);
             let joining = Joining {
@@ -225,8 +254,9 @@ impl Array {
                 "{path} is back as member {role}: it catches up with what changed since it left"
             ));
         }
+        let index = self.free_index()?;
         self.blank(&device, found.as_ref()).await?;
-        let (index, uuid) = self.new_member(device)?;
+        let uuid = self.new_member(index, device);
         self.reserve(index, uuid).await?;
         self.maintain_locked().await;
         let role = self.config.borrow().entry(index).role;
@@ -289,13 +319,14 @@ impl Array {
         Ok(())
     }
 
-    fn new_member(&self, device: Device) -> Result<(Index, Uuid)> {
+    /// A place in the member table for a new member.
+    fn free_index(&self) -> Result<Index> {
         let index = self.config.borrow().clone().free_index();
-        let Some(index) = index else {
-            return refused(
-                "the member table is full: remove members that are gone with `uraid remove`".into(),
-            );
-        };
+        let full = "the member table is full: remove members that are gone with `uraid remove`";
+        index.ok_or_else(|| CommandError::Refused(full.into()))
+    }
+
+    fn new_member(&self, index: Index, device: Device) -> Uuid {
         let uuid = Uuid::from_random(self.nonce(), self.nonce());
         self.counters.borrow_mut()[usize::from(index.0)] = Default::default();
         self.scrub.borrow_mut().forget(index);
@@ -303,10 +334,16 @@ impl Array {
         self.members
             .borrow_mut()
             .insert(index, Member::new(index, uuid, device));
-        Ok((index, uuid))
+        uuid
     }
 
-    async fn replace(&self, old: &MemberName, new: Device, force: bool) -> Result<String> {
+    async fn replace(
+        &self,
+        old: &MemberName,
+        new: Device,
+        force: bool,
+        mode: Mode,
+    ) -> Result<String> {
         self.check_open()?;
         let old = self.find(old)?;
         let label = self.member_name(old);
@@ -323,12 +360,16 @@ impl Array {
             ));
         }
         let found = self.examine(&new, force).await?;
-        self.blank(&new, found.as_ref()).await?;
+        let index = self.free_index()?;
         let path = new.path.clone();
-        let (index, uuid) = self.new_member(new.clone())?;
         let served = holders
             .holder
             .is_some_and(|h| self.live_device(h).is_some());
+        if mode == Mode::DryRun {
+            return Ok(self.would_replace(&label, &path, found.as_ref(), served));
+        }
+        self.blank(&new, found.as_ref()).await?;
+        let uuid = self.new_member(index, new.clone());
         self.reserve(index, uuid).await?;
         let joining = Joining {
             index,
@@ -367,8 +408,14 @@ impl Array {
         Ok(reserved?)
     }
 
-    async fn clear(&self, member: Option<MemberName>) -> Result<String> {
+    async fn clear(&self, member: Option<MemberName>, mode: Mode) -> Result<String> {
         let only = member.map(|name| self.find(&name)).transpose()?;
+        if mode == Mode::DryRun {
+            let whose = only.map_or("all members".into(), |index| self.member_name(index));
+            return Ok(format!(
+                "the error counters of {whose} would be zeroed; no data is touched"
+            ));
+        }
         for (i, c) in self.counters.borrow_mut().iter_mut().enumerate() {
             if only.is_none_or(|index| usize::from(index.0) == i) {
                 (c.read_errors, c.write_errors, c.checksum_errors) = (0, 0, 0);

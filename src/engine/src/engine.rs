@@ -1,7 +1,7 @@
 //! The engine as its host drives it; see [`crate::api`].
 
 use crate::api::{
-    Answer, Command, CommandError, CommandId, Completion, Device, DeviceId, Event, Io, Nanos,
+    Answer, Command, CommandError, CommandId, Completion, Device, DeviceId, Event, Io, Mode, Nanos,
     OpenOptions, Outcome, Reply, Request, RequestError, RequestId,
 };
 use crate::array::Array;
@@ -239,6 +239,17 @@ impl Engine {
 
     /// An operator's command. `Stop` waits for requests under way and refuses new ones.
     pub fn command(&mut self, id: CommandId, command: Command) {
+        self.start_command(id, command, Mode::Earnest);
+    }
+
+    /// Says what [`Engine::command`] would do now, what that would risk, or why it would be
+    /// refused. Changes nothing; a device that comes with the command may be closed after the
+    /// answer.
+    pub fn rehearse(&mut self, id: CommandId, command: Command) {
+        self.start_command(id, command, Mode::DryRun);
+    }
+
+    fn start_command(&mut self, id: CommandId, command: Command, mode: Mode) {
         let shared = self.shared.clone();
         let Some(array) = shared.array.borrow().clone() else {
             let result = Err(CommandError::Failed(
@@ -251,13 +262,13 @@ impl Engine {
             return;
         };
         self.executor.spawn(async move {
-            if matches!(command, Command::Stop) {
+            if matches!(command, Command::Stop) && mode == Mode::Earnest {
                 array.stopping.set(true);
                 array.ex.fire(&array.changed);
                 let idle = || shared.in_flight.get() == 0 && shared.waiting.borrow().is_empty();
                 array.ex.until(&shared.request_ended, idle).await;
             }
-            let result = array.command(command).await;
+            let result = array.command(command, mode).await;
             shared
                 .outcomes
                 .borrow_mut()

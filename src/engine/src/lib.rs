@@ -30,6 +30,7 @@ mod read;
 mod rebuild;
 mod reconstruct;
 mod recovery;
+mod rehearse;
 mod report;
 mod ring;
 mod scrub;

@@ -127,17 +127,7 @@ impl Array {
     /// Stops all writes: more members failed than the redundancy covers. Nobody is ejected, so
     /// that nothing is lost if it was a cable.
     fn suspend(&self) {
-        let names: Vec<String> = self
-            .condemned
-            .borrow()
-            .keys()
-            .map(|i| self.member_name(*i))
-            .collect();
-        let why = format!(
-            "more members failed than the redundancy covers ({}): writes are suspended; check \
-             cables and controller, then restart the server",
-            names.join(", ")
-        );
+        let why = self.too_many_failed();
         self.event(Event::Warning(why.clone()));
         self.suspended.borrow_mut().get_or_insert(why);
         // Nobody has left, and nothing is written any more: what can be read is served.
@@ -147,6 +137,16 @@ impl Array {
             }
         }
         self.wake_all();
+    }
+
+    fn too_many_failed(&self) -> String {
+        let condemned = self.condemned.borrow();
+        let names: Vec<String> = condemned.keys().map(|i| self.member_name(*i)).collect();
+        format!(
+            "more members failed than the redundancy covers ({}): writes are suspended; check \
+             cables and controller, then restart the server",
+            names.join(", ")
+        )
     }
 
     fn wake_all(&self) {
@@ -190,16 +190,12 @@ impl Array {
         let old = self.config.borrow().clone();
         let mut floor = 0;
         loop {
-            let condemned: BTreeSet<Index> = self.condemned.borrow().keys().copied().collect();
-            if !condemned.is_empty() && !self.decodes_without(&|i| condemned.contains(&i)) {
+            let Some(next) = self.next_config(&old, floor, &change) else {
                 self.suspend();
                 let why = self.suspended.borrow().clone().unwrap_or_default();
                 return Err(Unchanged::Suspended(why));
-            }
-            let mut new = old.successor(floor, self.nonce());
-            condemned.iter().for_each(|i| new.mark_left(*i));
-            change(&mut new).map_err(Unchanged::Refused)?;
-            self.note_checkpoints(&mut new);
+            };
+            let (new, condemned) = next.map_err(Unchanged::Refused)?;
             floor = new.epoch;
             if self.write_config(&new, &old).await {
                 self.enforce(new, old, &condemned);
@@ -209,6 +205,38 @@ impl Array {
                 return Err(Unchanged::Suspended(why));
             }
         }
+    }
+
+    /// The config that [`Array::change_config`] would make now, or why it would not; changes
+    /// nothing.
+    pub async fn try_config(
+        &self,
+        change: impl Fn(&mut Config) -> Result<(), String>,
+    ) -> Result<Config, Unchanged> {
+        let _held = self.config_lock.lock(&self.ex).await;
+        let old = self.config.borrow().clone();
+        let next = self.next_config(&old, 0, &change);
+        let next = next.ok_or_else(|| Unchanged::Suspended(self.too_many_failed()))?;
+        next.map(|(new, _)| new).map_err(Unchanged::Refused)
+    }
+
+    /// The successor of `old` after `change`, and the condemned that leave with it. None if too few
+    /// members are left.
+    fn next_config(
+        &self,
+        old: &Config,
+        floor: u64,
+        change: &dyn Fn(&mut Config) -> Result<(), String>,
+    ) -> Option<Result<(Config, BTreeSet<Index>), String>> {
+        let condemned: BTreeSet<Index> = self.condemned.borrow().keys().copied().collect();
+        if !condemned.is_empty() && !self.decodes_without(&|i| condemned.contains(&i)) {
+            return None;
+        }
+        let mut new = old.successor(floor, self.nonce());
+        condemned.iter().for_each(|i| new.mark_left(*i));
+        let changed = change(&mut new);
+        self.note_checkpoints(&mut new);
+        Some(changed.map(|()| (new, condemned)))
     }
 
     /// Notes what members that leave now are known to have, should an older image of one return.

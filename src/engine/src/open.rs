@@ -142,7 +142,7 @@ impl Opening {
         };
         Strictness {
             force: self.options.force,
-            read_only: self.options.read_only,
+            read_only: self.options.read_only && !self.options.dry_run,
             witnessed_nonce: witness
                 .filter(|(array, _)| ours(*array))
                 .map(|(_, nonce)| nonce),

@@ -46,7 +46,7 @@ impl Array {
             state,
             redundancy_left: self.code.losses_survived(in_sync) as u16,
             suspended: self.suspended.borrow().clone().or(no_space),
-            read_only: self.read_only,
+            read_only: self.read_only && !self.dry_run,
             used_stripes: self
                 .lanes
                 .iter()

@@ -9,7 +9,7 @@
 mod metadata;
 mod rows;
 
-use crate::api::{CommandError, Event, Nanos, ScrubOrder};
+use crate::api::{CommandError, Event, Mode, Nanos, ScrubOrder};
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::meter::Meter;
@@ -99,7 +99,7 @@ fn refused(text: &str) -> Result {
 
 impl Array {
     /// Carries out an operator's order.
-    pub async fn order_scrub(&self, order: ScrubOrder) -> Result {
+    pub async fn order_scrub(&self, order: ScrubOrder, mode: Mode) -> Result {
         if let Some(why) = &*self.suspended.borrow() {
             return Err(CommandError::Failed(why.clone()));
         }
@@ -111,15 +111,7 @@ impl Array {
                     "a scrub is under way already: `uraid scrub status` shows it, stop it first",
                 );
             }
-            ScrubOrder::Start { rate_max } => {
-                // The one before may still be ending.
-                self.until_scrub_rests().await;
-                *self.scrub.borrow_mut() = Scrub {
-                    rate_max: rate_max.filter(|rate| *rate > 0),
-                    ..Scrub::default()
-                };
-                (ScrubState::Running, "scrub started")
-            }
+            ScrubOrder::Start { .. } => (ScrubState::Running, "scrub started"),
             ScrubOrder::Pause if state == ScrubState::Running => {
                 (ScrubState::Paused, "scrub paused")
             }
@@ -127,7 +119,6 @@ impl Array {
                 return refused("no scrub is running: `uraid scrub start` begins one");
             }
             ScrubOrder::Resume if state == ScrubState::Paused => {
-                self.until_scrub_rests().await;
                 (ScrubState::Running, "scrub resumed")
             }
             ScrubOrder::Resume => {
@@ -138,6 +129,19 @@ impl Array {
                 return refused("no scrub is under way: `uraid scrub start` begins one");
             }
         };
+        if mode == Mode::DryRun {
+            return Ok(self.would_scrub(order));
+        }
+        if next == ScrubState::Running {
+            // The one before may still be ending.
+            self.until_scrub_rests().await;
+        }
+        if let ScrubOrder::Start { rate_max } = order {
+            *self.scrub.borrow_mut() = Scrub {
+                rate_max: rate_max.filter(|rate| *rate > 0),
+                ..Scrub::default()
+            };
+        }
         self.scrub.borrow_mut().state = next;
         self.ex.fire(&self.changed);
         self.until_scrub_rests_unless_running().await;
