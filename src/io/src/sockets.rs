@@ -23,6 +23,11 @@ const KEEPALIVE_INTERVAL_SECONDS: u32 = 10;
 /// Unanswered questions after which the connection is dropped.
 const KEEPALIVE_PROBES: u32 = 6;
 
+/// Most bytes that a unix socket holds for a peer to receive (the kernel takes half of what it
+/// grants for its own books). By default an answer of 1 MiB takes five turns, each of which ends
+/// with both sides being woken; what a peer does not receive takes memory of the kernel.
+const UNIX_SEND_BYTES_MAX: usize = 256 << 10;
+
 /// How long a server on a socket may take to say a first word; after that it counts as one that
 /// lets clients speak first.
 const WORD_MAX: Duration = Duration::from_secs(1);
@@ -223,13 +228,13 @@ pub fn listening_address(socket: &OwnedFd) -> io::Result<Address> {
         .ok_or_else(|| io::Error::other("it is neither a TCP nor a unix socket"))
 }
 
-/// Sets up a stream: on TCP answers go out at once and dead peers are noticed after some minutes.
-/// Other sockets need nothing.
+/// Sets up a stream: on TCP answers go out at once and dead peers are noticed after some minutes;
+/// a unix socket takes more of a large answer at a time. (TCP sizes its buffers by itself.)
 pub fn tune_stream(stream: impl AsFd) -> nix::Result<()> {
     let fd = stream.as_fd();
     let family = getsockname::<SockaddrStorage>(fd.as_raw_fd())?.family();
     if !matches!(family, Some(AddressFamily::Inet | AddressFamily::Inet6)) {
-        return Ok(());
+        return setsockopt(&fd, sockopt::SndBuf, &UNIX_SEND_BYTES_MAX);
     }
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     setsockopt(&fd, sockopt::KeepAlive, &true)?;

@@ -151,11 +151,14 @@ impl Geometry {
     }
 
     const SPARE_PER_LANE_MIN: u64 = 4;
+    const SPARE_SMALL_MAX: u64 = 512;
 
-    /// Slots kept free so that full stripes always have a new place: 0.5 %, and some per lane.
+    /// Slots kept free so that full stripes always have a new place: 0.5 %; of a small array up to
+    /// 5 %, so that a stream of writes need not wait for checkpoints to free some.
     fn spare_slots(&self) -> u64 {
         let lanes = u64::from(self.lanes);
-        let wanted = (self.slots / 200).max((self.slots / 20).min(32 * lanes));
+        let small = (self.slots / 20).min(Self::SPARE_SMALL_MAX.max(32 * lanes));
+        let wanted = (self.slots / 200).max(small);
         wanted
             .max(Self::SPARE_PER_LANE_MIN * lanes)
             .next_multiple_of(lanes)

@@ -11,6 +11,7 @@ mod bell;
 mod call;
 mod members;
 mod memory;
+mod registered;
 mod streams;
 mod threads;
 mod uring;

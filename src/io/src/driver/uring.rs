@@ -3,6 +3,7 @@
 use super::bell::Bell;
 use super::call::Call;
 use super::memory::MemoryCalls;
+use super::registered::{Region, register};
 use super::threads::set_nonblocking;
 use super::workers::{Results, Workers};
 use super::{Done, KernelCalls, Key, Limits};
@@ -18,15 +19,13 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
 
 /// Marks completions that belong to no operation; keys are far smaller.
 const BELL: u64 = u64::MAX;
 const CANCEL: u64 = u64::MAX - 1;
-
-/// The kernel registers buffers of up to 1 GiB.
-const REGISTERED_PIECE_BYTES: usize = 1 << 30;
 
 /// Most kernel threads for calls that cannot be made without blocking. The default, four per
 /// core, could all hang in one dead device.
@@ -36,7 +35,12 @@ const KERNEL_WORKERS_MAX: u32 = 512;
 const TURNS_WITHOUT_RING_MAX: u32 = 4;
 
 /// Most streams that are waited for by poll(2).
-const POLLED_STREAMS_MAX: usize = 4;
+const POLLED_STREAMS_MAX: usize = 16;
+
+/// How long to look for the next request before sleeping, if the last one came that soon. A client
+/// with one request at a time sends the next a few microseconds after it was woken; a core that
+/// went to sleep meanwhile takes longer to wake than the request takes to serve.
+const SPIN_MAX: Duration = Duration::from_micros(30);
 
 /// How calls on a device are made.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -67,6 +71,10 @@ pub(super) struct Uring {
     receiving: HashMap<Key, RawFd, FxBuildHasher>,
     /// Other calls that the ring has.
     others_under_way: usize,
+    /// See [`SPIN_MAX`]; zero where a client could not run meanwhile.
+    spin_max: Duration,
+    /// Whether the last wait for streams ended within it.
+    woken_soon: bool,
     /// Calls on memory, and for how many turns the ring has waited for them.
     memory: MemoryCalls,
     turns_without_ring: u32,
@@ -74,23 +82,6 @@ pub(super) struct Uring {
     discarders: HashMap<RawFd, Workers>,
     results: Results,
     finished: Receiver<Done>,
-}
-
-/// Registered memory.
-struct Region {
-    start: usize,
-    len: usize,
-}
-
-impl Region {
-    /// The index of the registered piece that wholly holds the bytes.
-    fn piece(&self, start: *const u8, len: usize) -> Option<u16> {
-        let first = (start as usize).checked_sub(self.start)?;
-        let last = first + len.max(1) - 1;
-        let piece = first / REGISTERED_PIECE_BYTES;
-        let whole = last < self.len && last / REGISTERED_PIECE_BYTES == piece;
-        whole.then_some(piece as u16)
-    }
 }
 
 impl Uring {
@@ -119,6 +110,8 @@ impl Uring {
             sender,
             bell: bell.clone(),
         };
+        let alone = available_parallelism().is_ok_and(|cores| cores.get() == 1);
+        let spin_max = if alone { Duration::ZERO } else { SPIN_MAX };
         let uring = Uring {
             ring,
             started: false,
@@ -130,6 +123,8 @@ impl Uring {
             manners: Vec::new(),
             receiving: HashMap::default(),
             others_under_way: 0,
+            spin_max,
+            woken_soon: false,
             memory: MemoryCalls::new(limits.memory_helpers_max),
             turns_without_ring: 0,
             discarders: HashMap::new(),
@@ -202,19 +197,36 @@ impl Uring {
         if !few || self.others_under_way > 0 {
             return self.enter(timeout);
         }
-        self.enter(Some(Duration::ZERO));
-        if !self.ring.completion().is_empty() {
-            return;
+        // With deferred task work a ring completes nothing but in `enter`, and what it has not
+        // taken can be polled for.
+        let deferred = self.ring.params().is_setup_single_issuer();
+        if !deferred || !self.ring.submission().is_empty() {
+            self.enter(Some(Duration::ZERO));
         }
+        if self.ring.completion().is_empty() {
+            self.poll_streams(timeout);
+            self.enter(Some(Duration::ZERO));
+        }
+    }
+
+    /// Waits until a stream or the bell can be read, at most `timeout`. Whatever happened, the
+    /// ring has it too; if nothing did, the caller comes back.
+    fn poll_streams(&mut self, timeout: Option<Duration>) {
         let sockets = self.receiving.values().map(|socket| {
             // SAFETY: a socket is closed only when no call on it is under way.
             unsafe { BorrowedFd::borrow_raw(*socket) }
         });
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds: Vec<PollFd<'_>> = sockets.chain([self.bell.fd()]).map(readable).collect();
-        // Whatever happened, the ring has it too; if nothing did, the caller comes back.
-        let _ = ppoll(&mut fds, timeout.map(TimeSpec::from), None);
-        self.enter(Some(Duration::ZERO));
+        let begun = Instant::now();
+        let mut found = false;
+        while self.woken_soon && !found && begun.elapsed() < self.spin_max {
+            found = ppoll(&mut fds, Some(TimeSpec::from(Duration::ZERO)), None) != Ok(0);
+        }
+        if !found {
+            let _ = ppoll(&mut fds, timeout.map(TimeSpec::from), None);
+        }
+        self.woken_soon = begun.elapsed() < self.spin_max;
     }
 
     /// Takes the completions that are there; true when the bell rang.
@@ -474,25 +486,4 @@ fn manner(fd: BorrowedFd<'_>) -> Manner {
         Ok(TMPFS_MAGIC) => Manner::Memory,
         _ => Manner::Ring,
     }
-}
-
-/// Registers the pool's region, if it has one.
-fn register(ring: &IoUring, pool: &Pool) -> io::Result<Option<Region>> {
-    let Some((start, len)) = pool.region() else {
-        return Ok(None);
-    };
-    let pieces: Vec<libc::iovec> = (0..len)
-        .step_by(REGISTERED_PIECE_BYTES)
-        .map(|offset| libc::iovec {
-            iov_base: start.wrapping_add(offset).cast_mut().cast(),
-            iov_len: REGISTERED_PIECE_BYTES.min(len - offset),
-        })
-        .collect();
-    // SAFETY: the region stays mapped while the driver keeps its clone of the pool, and only
-    // memory of live buffers is named in later calls.
-    unsafe { ring.submitter().register_buffers(&pieces)? };
-    Ok(Some(Region {
-        start: start as usize,
-        len,
-    }))
 }
