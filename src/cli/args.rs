@@ -1,8 +1,10 @@
 //! The command line as it is typed; `uraid help` is generated from these definitions.
 
+pub use super::alert_args::{AlertAction, AlertArgs};
 pub use super::attach::{AttachArgs, DetachArgs, SuperviseArgs};
 pub use super::bench::args::{BenchArgs, BenchClientArgs};
 use super::dry_run::DryRunArgs;
+pub use super::events_args::EventsArgs;
 pub use super::explain::ExplainArgs;
 pub use super::plan::args::PlanArgs;
 pub use super::serve_args::{IoBackend, ServeArgs};
@@ -48,9 +50,13 @@ pub enum Command {
     /// What an array would hold, survive and cost (nothing is opened)
     Plan(PlanArgs),
     /// Serve arrays over NBD, in the foreground
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Show how a served array is
     Status(StatusArgs),
+    /// Show what happened to an array
+    Events(EventsArgs),
+    /// Try whether alerts arrive
+    Alert(AlertArgs),
     /// Show what a member's superblocks say (offline, read only)
     Examine(ExamineArgs),
     /// Say why members will or will not make an array, and what to type (read only)
@@ -556,6 +562,11 @@ mod tests {
             "uraid plan --members 6 --size 1T --mtbf soon",
             "uraid plan --members 6 --size 1T --ure-rate 1",
             "uraid plan --members 6 --size 1T --used 101",
+            "uraid alert",
+            "uraid serve --alert-webhook ftp://x a",
+            "uraid serve --alert-mail a,b a",
+            "uraid events --follow a.img",
+            "uraid events --severity loud",
             "uraid tls",
             "uraid tls init",
             "uraid tls init d --days 0",

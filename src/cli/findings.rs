@@ -133,7 +133,8 @@ pub fn lines(status: &StatusReport) -> Vec<String> {
     lines
 }
 
-fn labelled(label: &str, texts: Vec<String>) -> Vec<String> {
+/// Texts under one label.
+pub fn labelled(label: &str, texts: Vec<String>) -> Vec<String> {
     let first = |(i, text): (usize, String)| {
         let label = if i == 0 { label } else { "" };
         format!("{label:7} {text}")

@@ -1,11 +1,15 @@
 //! What people type: definitions in [`args`], one module for each command or small group.
 
+mod alert;
+mod alert_args;
 pub mod args;
 mod attach;
 mod bench;
 mod check;
 mod create;
 mod dry_run;
+mod events;
+mod events_args;
 mod examine;
 mod explain;
 mod findings;
@@ -45,6 +49,8 @@ fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure>
         Command::Plan(args) => plan::run(args, output),
         Command::Serve(args) => serve::run(args, output),
         Command::Status(args) => return status::run(args, output),
+        Command::Alert(args) => return alert::run(args, output),
+        Command::Events(args) => events::run(args, output),
         Command::Examine(args) => examine::run(&args.members, output),
         Command::Explain(args) => return explain::run(args, output),
         Command::Fail(args) => orders::fail(args, output),

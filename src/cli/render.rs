@@ -3,7 +3,7 @@
 use super::findings;
 use super::output::table;
 use super::sizes::{show_duration, show_size};
-use crate::control::wire::{MemberReport, RebuildReport, StatusReport};
+use crate::control::wire::{EventReport, MemberReport, RebuildReport, StatusReport};
 use crate::failure::Exit;
 use std::time::Duration;
 
@@ -33,10 +33,16 @@ pub fn status(status: &StatusReport) -> String {
         lines.push(format!("scrub   {}", findings::progress(&status.scrub)));
     }
     lines.extend(findings::lines(status));
-    lines.extend(next(status).map(|next| format!("next    {next}")));
+    lines.extend(findings::labelled("next", next(status)));
     lines.extend(status.uris.iter().map(|uri| format!("where   {uri}")));
     lines.push(String::new());
     lines.push(members(status));
+    if !status.last_events.is_empty() {
+        lines.push(String::new());
+        lines.push("what happened last (all of it: uraid events)".to_string());
+        let event = |e: &EventReport| format!("{}  {:8}  {}", e.time, e.severity, e.text);
+        lines.extend(status.last_events.iter().map(event));
+    }
     lines.join("\n")
 }
 
@@ -86,6 +92,9 @@ pub fn state(status: &StatusReport) -> String {
             let each: Vec<String> = status.rebuilds.iter().map(rebuild).collect();
             format!("rebuilding: {}", each.join("; "))
         }
+        _ if status.suspended.is_some() => {
+            "failed: nothing is written any more; what can be read is served".to_string()
+        }
         _ => format!(
             "failed: too many members are out ({}); not everything is served",
             slots(status, &GONE)
@@ -125,6 +134,9 @@ fn troubles(status: &StatusReport) -> Vec<String> {
 
 fn risk(status: &StatusReport) -> String {
     match (status.state.as_str(), status.redundancy_left) {
+        ("failed", _) if status.suspended.is_some() => {
+            "nothing that was flushed is lost yet; remove or overwrite no member".to_string()
+        }
         ("failed", _) => "data is already out of reach; remove or overwrite no member".to_string(),
         (_, 0) => "the loss of one more member would lose data".to_string(),
         (_, 1) => "the loss of any one more member is survived".to_string(),
@@ -132,24 +144,75 @@ fn risk(status: &StatusReport) -> String {
     }
 }
 
-/// What to type, if there is something to do.
-fn next(status: &StatusReport) -> Option<String> {
+/// What to type, if there is something to do; the most urgent first.
+fn next(status: &StatusReport) -> Vec<String> {
     let name = &status.name;
-    let spare = status.members.iter().any(|member| member.state == "spare");
-    match status.state.as_str() {
-        "degraded" if status.parity == 0 || spare => None,
-        "degraded" => Some(format!(
-            "put in a new disk and type: uraid rebuild --name {name} NEW"
+    let mut steps = Vec::new();
+    match (status.state.as_str(), &status.suspended) {
+        ("failed", Some(_)) => steps.push(format!(
+            "change nothing on the members; look for a controller, a cable, a power supply; then \
+             stop the server (uraid stop --name {name}) and serve the array again"
         )),
-        "rebuilding" => Some(format!(
-            "to wait for the end, type: uraid rebuild --name {name}"
-        )),
-        "failed" => Some(format!(
+        ("failed", None) => steps.push(format!(
             "bring members back, then type: uraid add --name {name} PATH"
         )),
-        _ if status.lost_blocks > 0 => Some(findings::LOST_ADVICE.to_string()),
-        _ => None,
+        (_, Some(_)) => {
+            steps.push("make room where the members are; writes go on by themselves".to_string());
+        }
+        _ => {}
     }
+    if status.state == "degraded" || status.state == "rebuilding" {
+        steps.extend(replacement(status));
+    }
+    if status.state == "rebuilding" {
+        steps.push(format!(
+            "to wait for the end, type: uraid rebuild --name {name}"
+        ));
+    }
+    if status.lost_blocks > 0 {
+        steps.push(findings::LOST_ADVICE.to_string());
+    }
+    steps.extend(status.members.iter().filter_map(|m| ailing(name, m)));
+    steps
+}
+
+/// What to do about members that are gone and that nothing takes the place of yet.
+fn replacement(status: &StatusReport) -> Option<String> {
+    let name = &status.name;
+    let gone = |m: &&MemberReport| GONE.contains(&m.state.as_str()) && m.slot.is_some();
+    let vacant = status.members.iter().find(|m| {
+        let filled = |r: &RebuildReport| Some(r.member) == m.slot;
+        gone(m) && !status.rebuilds.iter().any(filled)
+    })?;
+    if status.members.iter().any(|member| member.state == "spare") {
+        return Some(format!(
+            "a spare takes over by itself; if no rebuild begins: uraid events --name {name}"
+        ));
+    }
+    let returns = vacant.path.as_ref().map_or(String::new(), |path| {
+        format!("; if it was a cable, plug it in: uraid add --name {name} {path}")
+    });
+    Some(format!(
+        "put in a new disk and type: uraid rebuild --name {name} NEW{returns}"
+    ))
+}
+
+/// What to do about a member that serves and does not do well.
+fn ailing(name: &str, member: &MemberReport) -> Option<String> {
+    let slot = member.slot.filter(|_| member.state == "in-sync")?;
+    if member.slow_seconds.is_some() {
+        return Some(format!(
+            "member {slot} is slow: look at its cable and its SMART values; to move it while it \
+             serves: uraid replace --name {name} {slot} NEW"
+        ));
+    }
+    let errors = member.read_errors + member.write_errors + member.checksum_errors;
+    (errors > 0).then(|| {
+        format!(
+            "member {slot} has had errors: uraid scrub start --name {name} --wait; if more come: \
+             uraid replace --name {name} {slot} NEW"
+        )
+    })
 }
 
 fn members(status: &StatusReport) -> String {
@@ -164,11 +227,24 @@ fn member(member: &MemberReport) -> Vec<String> {
     );
     vec![
         member.slot.map_or("-".to_string(), |slot| slot.to_string()),
-        member.state.clone(),
+        state_of(member),
         errors,
         member.uuid.clone(),
         member.path.clone().unwrap_or("-".to_string()),
     ]
+}
+
+/// A member's state, and what is remarkable about it.
+fn state_of(member: &MemberReport) -> String {
+    let mut words = member.state.clone();
+    if let Some(seconds) = member.slow_seconds {
+        let duration = show_duration(Duration::from_secs(seconds));
+        words += &format!(", slow for {duration}");
+    }
+    if member.write_mostly {
+        words += ", write-mostly";
+    }
+    words
 }
 
 #[cfg(test)]
@@ -267,6 +343,55 @@ mod tests {
             text.contains("suspended: every member answers EIO"),
             "{text}"
         );
-        assert!(text.contains("uraid add --name demo"), "{text}");
+        assert!(text.contains("look for a controller"), "{text}");
+        assert!(!text.contains("too many members"), "{text}");
+        report.suspended = None;
+        assert!(status(&report).contains("uraid add --name demo"));
+    }
+
+    #[test]
+    fn a_spare_is_waited_for_and_a_member_that_failed_may_come_back() {
+        let mut report = samples::optimal();
+        report.state = "degraded".to_string();
+        report.members[1].state = "failed".to_string();
+        let text = status(&report);
+        assert!(text.contains("uraid add --name demo /m1"), "{text}");
+        report.members.push(samples::member(None, "spare"));
+        let text = status(&report);
+        assert!(text.contains("a spare takes over by itself"), "{text}");
+        assert!(!text.contains("put in a new disk"), "{text}");
+    }
+
+    #[test]
+    fn a_rebuild_of_one_member_leaves_the_other_to_be_replaced() {
+        let mut report = samples::rebuilding();
+        assert!(!status(&report).contains("put in a new disk"));
+        report.members[0].state = "missing".to_string();
+        report.members[0].path = None;
+        let text = status(&report);
+        assert!(text.contains("next    put in a new disk"), "{text}");
+        assert!(text.contains("\n        to wait for the end"), "{text}");
+    }
+
+    #[test]
+    fn a_member_that_does_not_do_well_is_named_while_all_is_in_sync() {
+        let mut report = samples::optimal();
+        report.members[2].slow_seconds = Some(70);
+        report.members[3].checksum_errors = 4;
+        let text = status(&report);
+        assert!(text.contains("in-sync, slow for"), "{text}");
+        assert!(text.contains("uraid replace --name demo 2 NEW"), "{text}");
+        assert!(
+            text.contains("member 3 has had errors: uraid scrub"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_happened_last_comes_last() {
+        let mut report = samples::optimal();
+        report.last_events = vec![samples::event("critical", "it broke")];
+        let text = status(&report);
+        assert!(text.ends_with("critical  it broke"), "{text}");
     }
 }

@@ -75,6 +75,7 @@ impl Ready {
 /// Serves in the foreground.
 pub fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     if args.trial {
+        args.alerts.options()?;
         return Tls::load(args.tls.options()?.as_ref(), &args.export).map(drop);
     }
     let options = ServeOptions {
@@ -98,6 +99,9 @@ pub fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
         },
         memory: args.memory,
         readers: args.readers.unwrap_or_else(default_count),
+        metrics: args.metrics.clone(),
+        metrics_insecure: args.metrics_insecure,
+        alerts: args.alerts.options()?,
         pidfile: args.pidfile.clone(),
     };
     serve(&options, |served, failed| {

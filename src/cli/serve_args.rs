@@ -1,5 +1,6 @@
 //! `uraid serve` as it is typed.
 
+use super::alert_args::ServeAlertArgs;
 use super::args::parse_name;
 use super::sizes::parse_size;
 use super::tls_args::ServeTlsArgs;
@@ -51,6 +52,8 @@ pub struct ServeArgs {
     pub max_connections: usize,
     #[command(flatten)]
     pub tls: ServeTlsArgs,
+    #[command(flatten)]
+    pub alerts: ServeAlertArgs,
     /// Listen on TCP addresses that other hosts can reach even if TLS is not required: whoever
     /// connects may read and write, and nothing is encrypted
     #[arg(long)]
@@ -86,6 +89,12 @@ pub struct ServeArgs {
     /// Do not verify blocks when they are read: only to measure what verification costs
     #[arg(long, hide = true)]
     pub skip_verification: bool,
+    /// Serve metrics for Prometheus by HTTP there, at /metrics: tcp:HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<Listen>,
+    /// Also at an address that other hosts can reach: whoever connects sees them
+    #[arg(long, requires = "metrics")]
+    pub metrics_insecure: bool,
     /// Look at the arguments and the certificates, and end: whether a server could become this
     /// program
     #[arg(long, hide = true)]

@@ -1,6 +1,8 @@
 //! The command's end of the control socket: one request, one connection.
 
-use super::wire::{DRY_RUN, DoneBody, ErrorBody, Order, StatusReport};
+use super::wire::{
+    AlertTestReport, DRY_RUN, DoneBody, ErrorBody, EventReport, EventsReport, Order, StatusReport,
+};
 use crate::failure::{Doing, Exit, Failure};
 use serde::de::DeserializeOwned;
 use std::io::{Read, Write};
@@ -38,6 +40,18 @@ impl Client {
     /// Asks how the array is.
     pub fn status(&self) -> Result<StatusReport, Failure> {
         self.exchange("GET", "/v1/status", "")
+    }
+
+    /// Events from this number on, oldest first; the last `max` of them.
+    pub fn events(&self, from: u64, max: usize) -> Result<Vec<EventReport>, Failure> {
+        let path = format!("/v1/events?from={from}&max={max}");
+        let report: EventsReport = self.exchange("GET", &path, "")?;
+        Ok(report.events)
+    }
+
+    /// Has a test sent by each way that alerts go; says how each did.
+    pub fn test_alerts(&self) -> Result<AlertTestReport, Failure> {
+        self.exchange("POST", "/v1/alert/test", "{}")
     }
 
     /// Has `order` carried out; the text says what was done. A dry run says what would be, or
@@ -135,6 +149,14 @@ mod tests {
     impl Operator for FakeArray {
         fn status(&self) -> Result<StatusReport, Failure> {
             Ok(samples::rebuilding())
+        }
+
+        fn events(&self, _from: u64, _max: usize) -> Result<EventsReport, Failure> {
+            Ok(EventsReport::default())
+        }
+
+        fn test_alerts(&self) -> Result<AlertTestReport, Failure> {
+            Ok(AlertTestReport::default())
         }
 
         fn carry_out(&self, order: Order, mode: Mode) -> Result<String, Failure> {

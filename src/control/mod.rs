@@ -2,6 +2,9 @@
 //!
 //! ```text
 //! GET  /v1/status
+//! GET  /metrics          the same in the text of OpenMetrics
+//! GET  /v1/events?from=N&max=N     (absent: all that are kept)
+//! POST /v1/alert/test    {}
 //! POST /v1/fail          {"member": M, "force": false}
 //! POST /v1/remove        {"member": M, "force": false}
 //! POST /v1/add           {"path": "/absolute/path", "force": false}
@@ -26,7 +29,7 @@ pub mod wire;
 
 use crate::failure::Failure;
 use uraid_engine::api::Mode;
-use wire::{Order, StatusReport};
+use wire::{AlertTestReport, EventsReport, Order, StatusReport};
 
 /// What stands behind a control socket: the running array, or a fake one in tests.
 ///
@@ -34,6 +37,10 @@ use wire::{Order, StatusReport};
 pub trait Operator: Send + Sync + 'static {
     /// How the array is.
     fn status(&self) -> Result<StatusReport, Failure>;
+    /// Events from this number on, oldest first; the last `max` of them.
+    fn events(&self, from: u64, max: usize) -> Result<EventsReport, Failure>;
+    /// Sends a test by each way that alerts go, and waits.
+    fn test_alerts(&self) -> Result<AlertTestReport, Failure>;
     /// Does what an operator asks; the text says what was done, or in a dry run what would be.
     fn carry_out(&self, order: Order, mode: Mode) -> Result<String, Failure>;
 }

@@ -1,16 +1,21 @@
 //! The server's end of the control socket, on a thread of its own.
 
 use super::Operator;
-use super::wire::{DRY_RUN, DoneBody, ErrorBody, Order, StatusReport};
+use super::wire::{
+    AlertTestReport, DRY_RUN, DoneBody, ErrorBody, EventsReport, Order, StatusReport,
+};
 use crate::failure::{Doing, Exit, Failure};
 use crate::server::log;
+use crate::server::metrics::{self, Seen, render};
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use nix::unistd::Uid;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::future::IntoFuture;
 use std::io;
@@ -162,6 +167,9 @@ fn router(operator: Arc<dyn Operator>) -> Router {
     let upgrade = post(|desk, body| carry_out(desk, body, Mode::Earnest, Order::Upgrade));
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/events", get(events))
+        .route("/v1/alert/test", post(test_alerts))
+        .route("/metrics", get(metrics))
         .route("/v1/upgrade", upgrade)
         .nest("/v1", orders(Mode::Earnest))
         // A place of its own: a server that knows nothing of dry runs must not take one for earnest.
@@ -224,6 +232,36 @@ fn orders(mode: Mode) -> Router<Desk> {
 
 async fn status(State(desk): State<Desk>) -> Result<Json<StatusReport>, Failure> {
     desk.ask(|operator| operator.status()).await.map(Json)
+}
+
+/// What is wanted of the events.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsQuery {
+    #[serde(default)]
+    from: u64,
+    max: Option<usize>,
+}
+
+async fn events(
+    State(desk): State<Desk>,
+    Query(query): Query<EventsQuery>,
+) -> Result<Json<EventsReport>, Failure> {
+    let max = query.max.unwrap_or(usize::MAX);
+    let events = desk.ask(move |operator| operator.events(query.from, max));
+    events.await.map(Json)
+}
+
+async fn test_alerts(State(desk): State<Desk>) -> Result<Json<AlertTestReport>, Failure> {
+    desk.ask(|operator| operator.test_alerts()).await.map(Json)
+}
+
+async fn metrics(State(desk): State<Desk>) -> Result<impl IntoResponse, Failure> {
+    let status = desk.ask(|operator| operator.status()).await?;
+    let name = status.name.clone();
+    let status = Some(status);
+    let page = render(vec![Seen { name, status }], Vec::new());
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page))
 }
 
 async fn carry_out<B: DeserializeOwned + Send + 'static>(

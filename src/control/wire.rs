@@ -1,14 +1,22 @@
 //! What goes over the control socket, and what `--json` prints: the same bytes.
 
+mod activity;
+mod alert;
+mod event;
+mod io;
 mod member;
 mod scrub;
 
-pub use member::{MemberReport, ReadReport};
+pub use activity::{ClientsReport, RoomReport};
+pub use alert::{AlertResult, AlertTestReport};
+pub use event::{EventReport, EventsReport};
+pub use io::{IoReport, ReaderReport};
+pub use member::{MemberReport, OperationReport, ReadReport};
 pub use scrub::{LostRun, ScrubMemberReport, ScrubReport};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use uraid_engine::status::{IoTotals, PartTime, RebuildStatus, Status, ZoneTotals};
+use uraid_engine::status::{RebuildStatus, Status};
 
 /// How an operator names a member, as typed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -195,6 +203,25 @@ pub struct StatusReport {
     /// How members are chosen for reads.
     #[serde(default)]
     pub reads: ReadReport,
+    /// What clients asked for since the server started, by kind: "read", "write", "flush", "trim",
+    /// "write-zeroes", "block-status"; their times are from when they were taken up.
+    #[serde(default)]
+    pub requests: BTreeMap<String, OperationReport>,
+    /// Clients of this array.
+    #[serde(default)]
+    pub clients: ClientsReport,
+    /// Room for what is to be written.
+    #[serde(default)]
+    pub room: RoomReport,
+    /// Blocks that were wrong and were rewritten from other members, since the server started.
+    #[serde(default)]
+    pub repaired_blocks: u64,
+    /// How long the array has been served, in seconds.
+    #[serde(default)]
+    pub uptime_seconds: u64,
+    /// The last events that matter, oldest first.
+    #[serde(default)]
+    pub last_events: Vec<EventReport>,
     /// Threads that serve clients beside the data thread; none where it does so by itself.
     #[serde(default)]
     pub readers: Vec<ReaderReport>,
@@ -234,81 +261,6 @@ pub struct RebuildReport {
     pub eta_seconds: Option<u64>,
 }
 
-/// I/O in [`StatusReport`].
-#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
-pub struct IoReport {
-    /// Read by clients.
-    pub client_read_bytes: u64,
-    /// Written by clients.
-    pub client_written_bytes: u64,
-    /// Of what went to the journal: headers.
-    pub journal_header_bytes: u64,
-    /// Of what went to the data zone: whole stripes to new slots.
-    pub slot_bytes: u64,
-    /// By zone of the members: "journal", "data", ...
-    pub zones: BTreeMap<String, ZoneReport>,
-    /// By part of the work: "commit", "flush", "destage", "pages".
-    pub parts: BTreeMap<String, PartReport>,
-}
-
-/// One reader thread in [`StatusReport`], since the server started.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct ReaderReport {
-    /// Reads of clients that it answered by itself.
-    pub reads: u64,
-    /// Bytes of those.
-    pub read_bytes: u64,
-    /// Requests that it passed on to the data thread.
-    pub relayed: u64,
-}
-
-/// One zone in [`IoReport`].
-#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize, Deserialize)]
-pub struct ZoneReport {
-    /// Reads begun.
-    pub reads: u64,
-    /// Bytes of them.
-    pub read_bytes: u64,
-    /// Writes begun.
-    pub writes: u64,
-    /// Bytes of them.
-    pub written_bytes: u64,
-}
-
-/// One part of the work in [`IoReport`].
-#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize, Deserialize)]
-pub struct PartReport {
-    /// How often it was done.
-    pub count: u64,
-    /// How long it took in all, in nanoseconds, waiting included.
-    pub nanos: u64,
-}
-
-impl From<&IoTotals> for IoReport {
-    fn from(io: &IoTotals) -> IoReport {
-        let zone = |z: &ZoneTotals| ZoneReport {
-            reads: z.reads,
-            read_bytes: z.read_bytes,
-            writes: z.writes,
-            written_bytes: z.written_bytes,
-        };
-        let part = |p: &PartTime| PartReport {
-            count: p.count,
-            nanos: p.nanos,
-        };
-        let zones = io.zones.iter();
-        let parts = io.parts.iter();
-        IoReport {
-            client_read_bytes: io.client_read_bytes,
-            client_written_bytes: io.client_written_bytes,
-            journal_header_bytes: io.journal_header_bytes,
-            slot_bytes: io.slot_bytes,
-            zones: zones.map(|(n, z)| (n.to_string(), zone(z))).collect(),
-            parts: parts.map(|(n, p)| (n.to_string(), part(p))).collect(),
-        }
-    }
-}
-
 impl StatusReport {
     /// What the engine says, with what only the server knows.
     pub fn new(status: &Status, about: &About) -> StatusReport {
@@ -335,6 +287,12 @@ impl StatusReport {
             rebuilds,
             io: IoReport::from(&status.io),
             reads: ReadReport::from(&status.reads),
+            requests: BTreeMap::new(),
+            clients: ClientsReport::default(),
+            room: RoomReport::from(&status.room),
+            repaired_blocks: status.repaired_blocks,
+            uptime_seconds: 0,
+            last_events: Vec::new(),
             readers: Vec::new(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_string(),
@@ -379,6 +337,20 @@ pub mod samples {
         }
     }
 
+    /// An event of that severity.
+    pub fn event(severity: &str, text: &str) -> EventReport {
+        EventReport {
+            array: "demo".to_string(),
+            sequence: 7,
+            time: "2026-01-01T00:00:00.000Z".to_string(),
+            severity: severity.to_string(),
+            kind: "warning".to_string(),
+            member: None,
+            text: text.to_string(),
+            next: None,
+        }
+    }
+
     /// A healthy raid6 of four members.
     pub fn optimal() -> StatusReport {
         StatusReport {
@@ -403,6 +375,12 @@ pub mod samples {
             rebuilds: Vec::new(),
             io: IoReport::default(),
             reads: ReadReport::default(),
+            requests: BTreeMap::from([("read".to_string(), OperationReport::default())]),
+            clients: ClientsReport::default(),
+            room: RoomReport::default(),
+            repaired_blocks: 0,
+            uptime_seconds: 60,
+            last_events: Vec::new(),
             readers: Vec::new(),
             pid: 4711,
             version: "0.1.0".to_string(),

@@ -1,11 +1,13 @@
 //! One array on its data thread: opened, served, flushed.
 
+use super::alert::Alerts;
 use super::budget::Chair;
 use super::desk::{Arrival, Desk, Seat};
 use super::front::Offer;
 use super::frontend::{Frontend, Station};
 use super::gate::Gate;
 use super::heartbeat::{Heartbeat, Watched};
+use super::history::History;
 use super::host::{Host, Notice};
 use super::housekeeping::{Housekeeping, load_witness};
 use super::members::OpenArray;
@@ -15,6 +17,7 @@ use super::reader::{self, Readers, Recruit};
 use super::service::{Message, Service};
 use super::sockets::SocketFile;
 use super::succession::Succession;
+use super::tally::{Books, Tally};
 use super::{log, random};
 use crate::control::paths;
 use crate::control::server::ControlServer;
@@ -26,6 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use uraid_buffer::Pool;
 use uraid_core::units::Uuid;
 use uraid_engine::api::OpenOptions;
@@ -64,6 +68,8 @@ pub struct Job {
     pub uris: Vec<String>,
     /// Takes orders to upgrade the server.
     pub succession: Succession,
+    /// Where alerts about it go.
+    pub alerts: Alerts,
     /// Counts its clients.
     pub gate: Arc<Gate>,
     /// Most clients at once.
@@ -209,6 +215,7 @@ impl Crew {
             pool,
             memory,
             chair: self.chair.clone(),
+            tally: Arc::default(),
         };
         self.seats.push(seat);
         self.watched.push(watched);
@@ -249,6 +256,10 @@ impl DataThread {
         let tell = |what| opened.send(what).expect("somebody waits for it");
         let name = job.array.name.clone();
         let (control, _control_file) = job.control;
+        let (told, alerts) = (name.clone(), job.alerts.clone());
+        let on_event = Box::new(move |record: &_| alerts.offer(&told, record));
+        let history = History::start(job.array.key, job.manner.read_only, on_event);
+        let history = history.inspect_err(|failure| tell(Err(failure.clone())))?;
         let host = open(
             job.array,
             (job.manner, &job.memory),
@@ -256,7 +267,11 @@ impl DataThread {
             pool.clone(),
             &mailbox,
         );
-        let host = match host.and_then(|host| wait_until_open(host, &inbox)) {
+        let host = host.and_then(|mut host| {
+            host.keep_history(history.clone());
+            wait_until_open(host, &inbox)
+        });
+        let host = match host {
             Ok(Some(host)) => host,
             Ok(None) => {
                 tell(Ok(None));
@@ -271,9 +286,19 @@ impl DataThread {
             uris: job.uris,
             upgrades: job.succession.upgrades(),
         };
+        let tally = Arc::<Tally>::default();
+        let counted = recruits.iter().map(|recruit| recruit.station.tally.clone());
+        let books = Books {
+            tallies: counted.chain([tally.clone()]).collect(),
+            gate: job.gate.clone(),
+            opened: Instant::now(),
+        };
         let operator = operator::Served {
             mailbox: mailbox.clone(),
             succession: job.succession,
+            name: name.clone(),
+            history,
+            alerts: job.alerts,
         };
         let control = ControlServer::start(UnixListener::from(control), Arc::new(operator));
         let control = control.inspect_err(|failure| tell(Err(failure.clone())))?;
@@ -288,8 +313,10 @@ impl DataThread {
             pool,
             memory: job.memory,
             chair: Arc::default(),
+            tally,
         });
-        let end = Service::new((host, readers), frontend, inbox, about, heartbeat).run();
+        let service = Service::new((host, readers), frontend, inbox, (about, books), heartbeat);
+        let end = service.run();
         let result = end.result.map(|_| format!("{name} is flushed and stopped"));
         for answer in end.answers {
             answer(result.clone());

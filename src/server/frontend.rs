@@ -12,6 +12,7 @@ use super::fence::Fence;
 use super::gate::Gate;
 use super::log::Chatter;
 use super::memory::Memory;
+use super::tally::{Begun, Tally};
 use super::translate::{client_answer, engine_request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub struct Station {
     pub memory: Memory,
     /// Where a client sits with a larger request; shared with the other threads of the array.
     pub chair: Arc<Chair>,
+    /// Counts what was answered.
+    pub tally: Arc<Tally>,
 }
 
 /// A request that is being carried out.
@@ -66,6 +69,7 @@ struct UnderWay {
     stream: StreamId,
     cookie: u64,
     bytes: u64,
+    begun: Begun,
 }
 
 /// All clients of one thread.
@@ -85,6 +89,7 @@ pub struct Frontend {
     requests: BTreeMap<RequestId, UnderWay>,
     next_request: u64,
     chatter: Chatter,
+    tally: Arc<Tally>,
     shutting_down: bool,
 }
 
@@ -104,6 +109,7 @@ impl Frontend {
             requests: BTreeMap::new(),
             next_request: (station.thread as u64) << THREAD_SHIFT,
             chatter: Chatter::default(),
+            tally: station.tally,
             shutting_down: false,
         }
     }
@@ -212,6 +218,7 @@ impl Frontend {
                 stream,
                 cookie: request.cookie,
                 bytes: request.kind.payload_bytes(),
+                begun: Begun::now(&request.kind),
             };
             self.requests.insert(id, under_way);
             carrier.request(id, engine_request(request.kind));
@@ -231,7 +238,9 @@ impl Frontend {
             stream,
             cookie,
             bytes,
+            begun,
         } = under_way.expect("each request has one answer");
+        self.tally.answered(&begun, reply.result.is_ok());
         let (client, budget) = self.touch(stream);
         if matches!(reply.result, Err(RequestError::Stopping)) {
             // No answer is better than this one: who comes back sends the request again.

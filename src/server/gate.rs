@@ -1,6 +1,7 @@
 //! How many clients there are, and whether more may come: counted by the front thread when a
 //! client chooses an export, and by whoever drops the client when it has gone.
 
+use crate::control::wire::ClientsReport;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use uraid_nbd::Admission;
@@ -25,6 +26,14 @@ impl Gate {
     /// Nobody comes in any more.
     pub fn close(&self) {
         self.stopping.store(true, Ordering::Release);
+    }
+
+    /// How many clients there are, and may be.
+    pub fn clients(&self) -> ClientsReport {
+        ClientsReport {
+            connected: self.connections.load(Ordering::Acquire) as u64,
+            max: self.connections_max as u64,
+        }
     }
 
     /// Whether one more may come in.

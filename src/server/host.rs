@@ -14,19 +14,21 @@
 //! ```
 
 use super::frontend::Carrier;
+use super::history::{History, Note};
 use super::housekeeping::Housekeeping;
 use super::log;
 use crate::failure::{Doing, Failure};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
+use uraid_core::events::{EventKind, Severity};
 use uraid_core::units::Uuid;
 use uraid_engine::Engine;
 use uraid_engine::api::{
-    Command, CommandError, CommandId, Device, DeviceId, Event, MemberName, Mode, OpenOptions,
-    Refusal, Reply, Request, RequestId,
+    Command, CommandError, CommandId, Device, DeviceId, Event, Happening, MemberName, Mode,
+    OpenOptions, Refusal, Reply, Request, RequestId,
 };
-use uraid_engine::status::Status;
+use uraid_engine::status::{ArrayState, MemberState, Status};
 use uraid_io::device::MemberFile;
 use uraid_io::driver::{Driver, DriverEvent};
 
@@ -80,6 +82,7 @@ pub struct Host {
     /// Complete once the array is open.
     opening: OpeningReport,
     opened: bool,
+    history: Option<History>,
     events: Vec<DriverEvent>,
 }
 
@@ -115,8 +118,14 @@ impl Host {
             paths: BTreeMap::new(),
             opening: OpeningReport::default(),
             opened: false,
+            history: None,
             events: Vec::new(),
         })
+    }
+
+    /// Has events kept there from now on.
+    pub fn keep_history(&mut self, history: History) {
+        self.history = Some(history);
     }
 
     /// Lets the engine run as far as it can, and starts the I/O it wants.
@@ -180,6 +189,7 @@ impl Host {
     /// The next thing that happened to the array; logs, and does what needs no decision.
     pub fn next_notice(&mut self) -> Option<Notice> {
         while let Some(event) = self.engine.next_event() {
+            self.record(&event);
             match event {
                 Event::Opened { summary } => {
                     log::info(&summary);
@@ -190,8 +200,13 @@ impl Host {
                 }
                 Event::Refused(refusal) => return Some(Notice::Refused(refusal_failure(refusal))),
                 Event::Stopped => return Some(Notice::Stopped),
+                Event::Happened(Happening { kind, text, .. })
+                    if kind.severity() == Severity::Info =>
+                {
+                    log::info(&text);
+                }
                 Event::Info(text) => log::info(&text),
-                Event::Warning(text) => {
+                Event::Happened(Happening { text, .. }) | Event::Warning(text) => {
                     log::warning(&text);
                     if !self.opened {
                         self.opening.warnings.push(text);
@@ -202,6 +217,41 @@ impl Host {
             }
         }
         None
+    }
+
+    /// Has an event kept, if it is worth it; by those members that are in sync after it.
+    fn record(&self, event: &Event) {
+        let Some(history) = &self.history else { return };
+        let (kind, member, text) = match event {
+            Event::Happened(happened) => (happened.kind, happened.member, &happened.text),
+            Event::Warning(text) => (EventKind::Warning, None, text),
+            Event::Opened { summary } => (self.opened_how(), None, summary),
+            Event::Stopped => (EventKind::Stopped, None, &"flushed and stopped".to_string()),
+            Event::Released(_) => return self.tell_members(history),
+            Event::Info(_) | Event::Refused(_) | Event::Witness(_) => return,
+        };
+        self.tell_members(history);
+        history.note(Note::now(kind, member, text));
+    }
+
+    fn opened_how(&self) -> EventKind {
+        match self.status().map(|status| status.state) {
+            Some(ArrayState::Optimal) => EventKind::Opened,
+            _ => EventKind::OpenedDegraded,
+        }
+    }
+
+    fn tell_members(&self, history: &History) {
+        let status = self.status();
+        let members = status.map(|status| status.members).unwrap_or_default();
+        let in_sync = members.iter().filter(|m| m.state == MemberState::InSync);
+        let file = |path: &str| {
+            let devices = self.devices.iter();
+            let mut files = devices.filter_map(|id| self.driver.device(*id));
+            files.find(|file| file.path().to_str() == Some(path))
+        };
+        let keeping = in_sync.filter_map(|m| Some((m.uuid, file(m.path.as_deref()?)?.share())));
+        history.set_members(keeping.collect());
     }
 
     /// Has the engine carry out `command`, or say what that would come to; `answer` gets the result.
@@ -334,6 +384,7 @@ impl Host {
     /// Ends all I/O and closes the members; waits for what housekeeping still has to write.
     pub fn close(self) {
         drop(self.driver);
+        self.history.iter().for_each(History::end);
         self.housekeeping.end();
     }
 }

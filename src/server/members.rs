@@ -181,6 +181,8 @@ pub struct OpenArray {
     pub name: String,
     /// Its layout.
     pub geometry: Geometry,
+    /// What seeds the checksums of its metadata.
+    pub key: u64,
 }
 
 /// What members are opened for.
@@ -228,7 +230,8 @@ pub fn open_array(paths: &[PathBuf], access: Access) -> Result<OpenArray, Failur
             Some(superblock) => {
                 let array = arrays.entry(superblock.array);
                 let array = array.or_insert((superblock.name, Vec::new()));
-                geometries.insert(superblock.array, superblock.geometry);
+                let known = (superblock.geometry, superblock.key);
+                geometries.insert(superblock.array, known);
                 array.1.push(path);
             }
             None if inspection.findings.is_empty() => {
@@ -246,7 +249,8 @@ pub fn open_array(paths: &[PathBuf], access: Access) -> Result<OpenArray, Failur
         files,
         uuid,
         name,
-        geometry: geometries[&uuid],
+        geometry: geometries[&uuid].0,
+        key: geometries[&uuid].1,
     })
 }
 

@@ -16,16 +16,21 @@
 //! Arrays share nothing: each has its engine, its driver, its memory, its control socket.
 //! Everything to the left reaches one through bounded inboxes and never makes it wait.
 
+pub mod alert;
 pub mod array;
 mod budget;
 mod client;
+mod clock;
+mod counter;
 mod desk;
 pub mod export;
+mod failures;
 mod fence;
 mod front;
 mod frontend;
 mod gate;
 mod heartbeat;
+mod history;
 pub mod host;
 mod housekeeping;
 pub mod limits;
@@ -34,6 +39,7 @@ pub mod local;
 pub mod log;
 pub mod members;
 mod memory;
+pub mod metrics;
 mod operator;
 pub mod random;
 pub mod reader;
@@ -45,6 +51,7 @@ mod signals;
 mod sockets;
 pub mod succession;
 mod systemd;
+mod tally;
 pub mod tls;
 mod translate;
 mod transport;

@@ -1,14 +1,17 @@
 //! What the control plane does before and after the data thread: opening devices, waiting.
 
+use super::alert::Alerts;
+use super::history::History;
 use super::members;
 use super::service::Message;
 use super::succession::Succession;
 use crate::control::Operator;
-use crate::control::wire::{Order, StatusReport};
+use crate::control::wire::{AlertTestReport, EventReport, EventsReport, Order, StatusReport};
 use crate::failure::{Exit, Failure};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
+use uraid_core::events::{EventRecord, Severity};
 use uraid_engine::api::Mode;
 use uraid_io::device::MemberFile;
 use uraid_io::driver::Waker;
@@ -25,6 +28,10 @@ const ORDER_MAX: Duration = Duration::from_secs(100);
 /// How long to wait for the lock of a device that is brought: after `fail` the member is let go
 /// of when its last I/O is done.
 pub const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Most events that a status tells, and how far back they are looked for.
+const LAST_EVENTS_MAX: usize = 5;
+const LAST_EVENTS_AMONG: usize = 50;
 
 /// The way to the data thread.
 #[derive(Clone)]
@@ -47,15 +54,25 @@ impl Mailbox {
     }
 }
 
-impl Operator for Mailbox {
-    fn status(&self) -> Result<StatusReport, Failure> {
+impl Mailbox {
+    /// Asks how the array is; the answer comes there.
+    pub fn ask_status(&self) -> Result<Receiver<Result<StatusReport, Failure>>, Failure> {
         let (sender, receiver) = sync_channel(1);
         self.send(Message::Status(Box::new(move |status| {
             drop(sender.send(status))
         })))?;
-        receiver.recv_timeout(STATUS_MAX).map_err(no_answer)?
+        Ok(receiver)
+    }
+}
+
+impl Mailbox {
+    /// How the array is.
+    pub fn status(&self) -> Result<StatusReport, Failure> {
+        let answer = self.ask_status()?.recv_timeout(STATUS_MAX);
+        answer.map_err(no_answer)?
     }
 
+    /// Has the array do what an operator asks.
     fn carry_out(&self, order: Order, mode: Mode) -> Result<String, Failure> {
         let file = self.open_device(&order)?;
         let (sender, receiver) = sync_channel(1);
@@ -71,11 +88,45 @@ pub struct Served {
     pub mailbox: Mailbox,
     /// What is to become of the whole server.
     pub succession: Succession,
+    /// Name of the array.
+    pub name: String,
+    /// What happened to it.
+    pub history: History,
+    /// Where alerts about it go.
+    pub alerts: Alerts,
+}
+
+impl Served {
+    /// The last events that an operator should look at.
+    fn last_events(&self) -> Vec<EventReport> {
+        let records = self.history.records(0, LAST_EVENTS_AMONG);
+        let matters = |record: &&EventRecord| record.severity > Severity::Info;
+        let newest = records.iter().rev().filter(matters).take(LAST_EVENTS_MAX);
+        let mut events: Vec<_> = newest.map(|r| EventReport::new(&self.name, r)).collect();
+        events.reverse();
+        events
+    }
 }
 
 impl Operator for Served {
     fn status(&self) -> Result<StatusReport, Failure> {
-        self.mailbox.status()
+        let status = self.mailbox.status()?;
+        let last_events = self.last_events();
+        Ok(StatusReport {
+            last_events,
+            ..status
+        })
+    }
+
+    fn events(&self, from: u64, max: usize) -> Result<EventsReport, Failure> {
+        let records = self.history.records(from, max);
+        let report = |record| EventReport::new(&self.name, record);
+        let events = records.iter().map(report).collect();
+        Ok(EventsReport { events })
+    }
+
+    fn test_alerts(&self) -> Result<AlertTestReport, Failure> {
+        Ok(self.alerts.test(&self.name))
     }
 
     fn carry_out(&self, order: Order, mode: Mode) -> Result<String, Failure> {

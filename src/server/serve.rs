@@ -1,7 +1,10 @@
 //! Setting up a server, and taking it down: arrays, sockets, threads, signals.
 
+use super::alert::{AlertOptions, Alerts};
 use super::array::{Job, Manner, Running};
 use super::export::ExportOptions;
+use super::failures::Failures;
+pub use super::failures::NotServed;
 use super::front::{Front, Guard, Place};
 use super::gate::Gate;
 use super::heartbeat::{Heartbeat, Watched};
@@ -9,10 +12,11 @@ use super::limits;
 use super::listen::Listen;
 use super::members::{Access, Group, OpenArray, groups, open_array};
 use super::memory::Memory;
+use super::metrics::MetricsServer;
 use super::operator::Mailbox;
 use super::reader::READER_DESCRIPTORS;
 use super::service::Message;
-use super::sockets::{Listener, Pidfile, SocketFile, open_control, open_listeners};
+use super::sockets::{Listener, Pidfile, SocketFile, open_control, open_listeners, open_metrics};
 use super::succession::Succession;
 use super::systemd::Notifier;
 use super::tls::{Tls, TlsOptions};
@@ -51,6 +55,12 @@ pub struct ServeOptions {
     pub memory: Option<u64>,
     /// Threads that serve the clients of each array; with none its data thread does.
     pub readers: usize,
+    /// Where metrics are to be had, if anywhere.
+    pub metrics: Option<Listen>,
+    /// There, also if other hosts can connect.
+    pub metrics_insecure: bool,
+    /// Where alerts go.
+    pub alerts: AlertOptions,
     /// Where to write the process id.
     pub pidfile: Option<PathBuf>,
 }
@@ -75,14 +85,6 @@ pub struct Served {
     pub uris: Vec<String>,
 }
 
-/// An array that was to be served, and is not.
-pub struct NotServed {
-    /// Its name.
-    pub name: String,
-    /// Why not.
-    pub failure: Failure,
-}
-
 /// Serves until told to stop, or to become another program. `ready` is told what is served once clients can connect, and what
 /// is not: of several arrays it is enough that one can be.
 pub fn serve(
@@ -105,17 +107,23 @@ pub fn serve(
     let signals = signals::block()?;
     let open = options.insecure || options.requires_tls();
     let listeners = open_listeners(&options.listen, inherited, &names, open, &succession)?;
+    let open = options.metrics_insecure;
+    let metrics = options.metrics.as_ref();
+    let metrics = metrics.map(|place| open_metrics(place, open, &succession));
+    let metrics = metrics.transpose()?;
     let front = Driver::new(options.manner.backend, &Pool::heap(), Limits::default())
         .map_err(|error| Failure::failed(error.to_string()))?;
     let members: usize = arrays.iter().map(|array| array.files.len()).sum();
     let readers = arrays.len() * options.readers * READER_DESCRIPTORS;
     let connections_max = limits::connections_max(options.connections_max, members + readers);
 
+    let alerts = Alerts::start(&options.alerts)?;
     let jobs = Jobs {
         options,
         connections_max,
         listeners: &listeners,
         succession: &succession,
+        alerts: &alerts,
     };
     let jobs = jobs.of(arrays, &mut failures)?;
     let running = jobs.into_iter().map(Running::start);
@@ -145,13 +153,18 @@ pub fn serve(
     let guard = Guard { everyone, tls };
     let (front, watched) = start_front(front, &mut running, &served, guard, places, &stop)?;
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose();
-    let told = pidfile.and_then(|pidfile| {
+    let mailboxes = running.iter().map(|r| (r.name.clone(), r.mailbox()));
+    let metrics = metrics.map(|place| MetricsServer::start(place, mailboxes.collect(), alerts));
+    let told = metrics
+        .transpose()
+        .and_then(|metrics| Ok((metrics, pidfile?)));
+    let told = told.and_then(|(metrics, pidfile)| {
         // Whoever started the first program may have gone since it was ready.
         ready(&served, &failures.failed)
             .or_else(|failure| succession.has_predecessor().then_some(()).ok_or(failure))?;
         stop.notifier.ready(&status_line(&served, &failures.failed));
         stop.notifier.start_watchdog(watched)?;
-        Ok(pidfile)
+        Ok((metrics, pidfile))
     });
     let stop_all = stop.clone();
     succession.enable(move || stop_all.all());
@@ -164,7 +177,10 @@ pub fn serve(
     let _ = stop.all();
     front.join().expect("the front thread does not panic");
     match told {
-        Ok(pidfile) if succession.has_begun() => Err(hand_on(pidfile, ended, &succession)),
+        Ok((metrics, pidfile)) if succession.has_begun() => {
+            drop(metrics);
+            Err(hand_on(pidfile, ended, &succession))
+        }
         told => told.and(ended),
     }
 }
@@ -226,49 +242,6 @@ fn check_exports(found: &[Group], exports: &[ExportOptions]) -> Result<(), Failu
     Ok(())
 }
 
-/// What becomes of arrays that cannot be served.
-struct Failures {
-    /// There is one array: what fails it fails the server.
-    alone: bool,
-    failed: Vec<NotServed>,
-}
-
-impl Failures {
-    fn of(arrays: usize) -> Failures {
-        Failures {
-            alone: arrays == 1,
-            failed: Vec::new(),
-        }
-    }
-
-    /// `name` cannot be served; the others go on.
-    fn add(&mut self, name: String, failure: Failure) -> Result<(), Failure> {
-        if self.alone {
-            return Err(failure);
-        }
-        log::warning(&format!("{name} is not served: {failure}"));
-        self.failed.push(NotServed { name, failure });
-        Ok(())
-    }
-
-    /// Fails if nothing is `left`: refused if all were refused.
-    fn check(&self, left: usize) -> Result<(), Failure> {
-        if left > 0 {
-            return Ok(());
-        }
-        let refused = |failed: &NotServed| failed.failure.exit == Exit::Refused;
-        let exit = match self.failed.iter().all(refused) {
-            true => Exit::Refused,
-            false => Exit::Failed,
-        };
-        let names: Vec<_> = self.failed.iter().map(|f| f.name.as_str()).collect();
-        Err(Failure {
-            exit,
-            message: format!("none of {} can be served; see above", names.join(", ")),
-        })
-    }
-}
-
 /// Opens and locks the members of all arrays.
 fn open_arrays(
     found: Vec<Group>,
@@ -296,6 +269,7 @@ struct Jobs<'a> {
     connections_max: usize,
     listeners: &'a [Listener],
     succession: &'a Succession,
+    alerts: &'a Alerts,
 }
 
 impl Jobs<'_> {
@@ -333,6 +307,7 @@ impl Jobs<'_> {
             control,
             uris: here.filter_map(uri).collect(),
             succession: self.succession.clone(),
+            alerts: self.alerts.clone(),
             gate: Gate::new(limit.unwrap_or(self.connections_max)),
             connections_max: self.connections_max,
             readers: options.readers,

@@ -6,6 +6,7 @@ use super::heartbeat::Heartbeat;
 use super::host::{Answer, Host, Notice};
 use super::log;
 use super::reader::Readers;
+use super::tally::Books;
 use crate::control::wire::{
     About, AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, ScrubStartBody,
     StatusReport,
@@ -65,6 +66,7 @@ pub struct Service {
     frontend: Frontend,
     inbox: Receiver<Message>,
     about: About,
+    books: Books,
     heartbeat: Heartbeat,
     phase: Phase,
     /// Whoever asked for the stop.
@@ -87,7 +89,7 @@ impl Service {
         (host, readers): (Host, Readers),
         frontend: Frontend,
         inbox: Receiver<Message>,
-        about: About,
+        (about, books): (About, Books),
         heartbeat: Heartbeat,
     ) -> Service {
         Service {
@@ -96,6 +98,7 @@ impl Service {
             frontend,
             inbox,
             about,
+            books,
             heartbeat,
             phase: Phase::Running,
             stop_answers: Vec::new(),
@@ -185,6 +188,7 @@ impl Service {
             status.ok_or_else(|| Failure::failed("the array is not assembled yet; try again"))?;
         let mut report = StatusReport::new(&status, &self.about);
         self.readers.count(&mut report.io);
+        self.books.enter(&mut report);
         report.readers = self.readers.report();
         Ok(report)
     }

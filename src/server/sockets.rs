@@ -74,16 +74,18 @@ pub fn open_listeners(
         listeners.push(take_over(socket, names)?);
     }
     for place in places {
-        listeners.push(listen(place, succession)?);
+        let purpose = Purpose::Place(place.to_string());
+        listeners.push(listen(place, purpose, succession)?);
     }
     if listeners.is_empty() {
         paths::make_private_directory(&paths::socket_directory())?;
         for name in names {
             let place = Listen::Unix(paths::nbd_path(name));
             let only = Some(name.clone());
+            let purpose = Purpose::Place(place.to_string());
             listeners.push(Listener {
                 only,
-                ..listen(&place, succession)?
+                ..listen(&place, purpose, succession)?
             });
         }
     }
@@ -112,8 +114,7 @@ fn take_over(socket: Inherited, names: &[String]) -> Result<Listener, Failure> {
     })
 }
 
-fn listen(place: &Listen, succession: &Succession) -> Result<Listener, Failure> {
-    let purpose = Purpose::Place(place.to_string());
+fn listen(place: &Listen, purpose: Purpose, succession: &Succession) -> Result<Listener, Failure> {
     match place {
         Listen::Unix(path) => {
             let path =
@@ -145,6 +146,46 @@ fn listen(place: &Listen, succession: &Succession) -> Result<Listener, Failure> 
     }
 }
 
+/// The place of `--metrics`.
+pub struct MetricsListener {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Whether it is a unix socket, and no TCP socket.
+    pub is_unix: bool,
+    /// A file that is ours to remove.
+    pub file: Option<SocketFile>,
+}
+
+/// Opens the place of `--metrics`; `open`: also where others than this host can connect. It is
+/// kept for the next program.
+pub fn open_metrics(
+    place: &Listen,
+    open: bool,
+    succession: &Succession,
+) -> Result<MetricsListener, Failure> {
+    let purpose = Purpose::Metrics(place.to_string());
+    let Listener {
+        fd, reach, file, ..
+    } = listen(place, purpose, succession).map_err(|failure| Failure {
+        message: format!("--metrics {place}: {}", failure.message),
+        ..failure
+    })?;
+    match reach {
+        Reach::Tcp(address) if !open && !is_local(&address) => Err(Failure::refused(format!(
+            "--metrics {place}: {address} can be reached from other hosts, and whoever connects \
+             sees all metrics, unencrypted; listen on a loopback address or a unix socket, or say \
+             --metrics-insecure if the network is yours alone"
+        ))),
+        reach => {
+            if let Reach::Tcp(address) = reach {
+                log::info(&format!("metrics are at http://{address}/metrics"));
+            }
+            let is_unix = file.is_some();
+            Ok(MetricsListener { fd, is_unix, file })
+        }
+    }
+}
+
 fn tcp_address(fd: &OwnedFd) -> Result<SocketAddr, Failure> {
     match listening_address(fd).doing(|| "use a socket that was left to us".to_string())? {
         Address::Tcp(address) => Ok(address),
@@ -154,17 +195,19 @@ fn tcp_address(fd: &OwnedFd) -> Result<SocketAddr, Failure> {
     }
 }
 
+fn is_local(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
 /// Refuses to let the network in where nothing is encrypted and nobody asked who it is.
 fn check_secure(reach: &Reach, open: bool) -> Result<(), Failure> {
     match reach {
-        Reach::Tcp(address) if !open && !address.ip().to_canonical().is_loopback() => {
-            Err(Failure::refused(format!(
-                "{address} can be reached from other hosts, and whoever connects may read and \
+        Reach::Tcp(address) if !open && !is_local(address) => Err(Failure::refused(format!(
+            "{address} can be reached from other hosts, and whoever connects may read and \
                  write everything, unencrypted; require TLS (--tls-certificates, see `uraid tls`), \
                  listen on a loopback address or a unix socket, or say --insecure if the network \
                  is yours alone"
-            )))
-        }
+        ))),
         _ => Ok(()),
     }
 }

@@ -49,6 +49,8 @@ pub enum Purpose {
     Passed(String),
     /// The control socket of an array, by its path.
     Control(PathBuf),
+    /// The place of `--metrics`.
+    Metrics(String),
 }
 
 /// What one program leaves to the next.

@@ -3,6 +3,7 @@
 //! * [`units`], [`geometry`]: identifiers, layouts, where every stripe, slot and zone lies
 //! * [`checksum`], [`codec`]: block checksums, little-endian encoding
 //! * [`superblock`], [`config`], [`journal`], [`listed`], [`pages`]: the on-disk format, version 1
+//! * [`events`]: what happened, and the log of it that members keep
 //! * [`mark`]: what stands in place of lost blocks
 //! * [`create`]: what a new array looks like on its members
 //! * [`assembly`]: which members may be believed, and whether an array may start
@@ -16,6 +17,7 @@ pub mod checksum;
 pub mod codec;
 pub mod config;
 pub mod create;
+pub mod events;
 pub mod geometry;
 pub mod journal;
 pub mod listed;

@@ -25,6 +25,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use uraid_buffer::{Buf, BufMut, Span};
+use uraid_core::events::{EventKind, EventMember};
 use uraid_core::units::Uuid;
 
 /// A point in time or a duration, in nanoseconds since an origin the host chooses.
@@ -348,6 +349,8 @@ pub enum Event {
     },
     /// The array was not opened.
     Refused(Refusal),
+    /// Something of which programs know what it means.
+    Happened(Happening),
     /// Normal progress worth a line.
     Info(String),
     /// Something an operator should look at.
@@ -358,6 +361,17 @@ pub enum Event {
     Witness(Vec<u8>),
     /// `Stop` is done.
     Stopped,
+}
+
+/// Something that happened; how much it matters its kind says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Happening {
+    /// What.
+    pub kind: EventKind,
+    /// To which member.
+    pub member: Option<EventMember>,
+    /// A sentence.
+    pub text: String,
 }
 
 /// Why an array was not started.

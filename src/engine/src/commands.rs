@@ -13,6 +13,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
 use uraid_core::config::{Config, Entry, EntryState, Index};
+use uraid_core::events::EventKind;
 use uraid_core::superblock::{Superblock, wipe_ranges};
 use uraid_core::units::{BLOCK_BYTES, Uuid};
 
@@ -225,9 +226,9 @@ impl Array {
             && !self.has_all_it_had(&device, s, index).await
         {
             if mode == Mode::Earnest {
-                self.event(Event::Warning(format!(
-                    "{path}: is an older image of the member that left: it is filled anew"
-                )));
+                let text =
+                    format!("{path}: is an older image of the member that left: it is filled anew");
+                self.tell_of(index, EventKind::MemberStale, text);
             }
             former = None;
         }
@@ -249,15 +250,22 @@ impl Array {
                 since,
             };
             self.join(joining).await.map_err(CommandError::Failed)?;
-            self.maintain_locked().await;
-            return Ok(format!(
+            let text = format!(
                 "{path} is back as member {role}: it catches up with what changed since it left"
-            ));
+            );
+            self.tell_of(index, EventKind::MemberReturned, text.clone());
+            self.maintain_locked().await;
+            return Ok(text);
         }
         let index = self.free_index()?;
         self.blank(&device, found.as_ref()).await?;
         let uuid = self.new_member(index, device);
         self.reserve(index, uuid).await?;
+        self.tell_of(
+            index,
+            EventKind::MemberAdded,
+            format!("{path} is a member now"),
+        );
         self.maintain_locked().await;
         let role = self.config.borrow().entry(index).role;
         Ok(match role {

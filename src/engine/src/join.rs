@@ -13,6 +13,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use uraid_core::config::{Entry, EntryState, Index};
+use uraid_core::events::EventKind;
 use uraid_core::journal::{Checkpoint, Following};
 use uraid_core::units::{BLOCK_BYTES, Uuid, is_blank};
 
@@ -216,10 +217,8 @@ impl Array {
         self.start_rebuilds();
         self.start_scrub();
         while let Some((role, spare)) = self.spare_for_vacancy() {
-            self.event(Event::Info(format!(
-                "{} takes over role {role}",
-                self.member_name(spare)
-            )));
+            let text = format!("{} takes over role {role}", self.member_name(spare));
+            self.tell_of(spare, EventKind::SpareTaken, text);
             if let Err(why) = self.promote(spare, role).await {
                 self.event(Event::Warning(why));
                 break;

@@ -39,6 +39,7 @@ mod slots;
 pub mod status;
 mod stripes;
 mod sums;
+mod tell;
 mod traffic;
 mod trust;
 mod view;

@@ -5,7 +5,7 @@
 //! for one. Blocks are marked only when their row must be written all the same: until then they
 //! may yet turn up, when a member returns or a device thinks better of it.
 
-use crate::api::{Event, RequestError};
+use crate::api::RequestError;
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::read::Lost;
@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
+use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::mark;
 use uraid_core::superblock::COPY_OFFSETS;
@@ -143,11 +144,12 @@ impl Array {
             let data: Vec<Buf> = read.into_iter().enumerate().map(block).collect();
             let data: Vec<Option<&Buf>> = data.iter().map(Some).collect();
             entries.push(self.encode_row(stripe, slot, row, &data, &none));
-            self.event(Event::Warning(format!(
+            let text = format!(
                 "stripe {} row {row}: written with blocks missing beyond redundancy; they are \
                  marked as lost, and read as errors until they are overwritten",
                 stripe.0
-            )));
+            );
+            self.tell(EventKind::BlocksLost, text);
         }
         if entries.is_empty() {
             return Ok(());

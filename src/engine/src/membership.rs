@@ -12,6 +12,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use uraid_core::codec::{Reader, Writer};
 use uraid_core::config::{Config, EntryState, Index};
+use uraid_core::events::EventKind;
 use uraid_core::geometry::Stripe;
 use uraid_core::pages::MapEntry;
 use uraid_core::superblock::{Counters, Superblock};
@@ -43,10 +44,8 @@ impl Array {
             return;
         }
         self.end_service(index);
-        self.event(Event::Warning(format!(
-            "{}: {why}",
-            self.member_name(index)
-        )));
+        let text = format!("{}: {why}", self.member_name(index));
+        self.tell_of(index, EventKind::MemberFailed, text);
         self.ex.fire(&self.changed);
         let takes_writes = self.config.borrow().entry(index).state.takes_writes();
         if self.read_only || self.is_suspended() || !takes_writes {
@@ -128,7 +127,7 @@ impl Array {
     /// that nothing is lost if it was a cable.
     fn suspend(&self) {
         let why = self.too_many_failed();
-        self.event(Event::Warning(why.clone()));
+        self.tell(EventKind::Suspended, why.clone());
         self.suspended.borrow_mut().get_or_insert(why);
         // Nobody has left, and nothing is written any more: what can be read is served.
         for index in self.condemned.borrow().keys() {
@@ -170,12 +169,17 @@ impl Array {
         };
         if changed {
             let name = self.member_name(index);
-            self.event(match full {
-                true => Event::Warning(format!(
-                    "{name}: no space left; writes to it are tried again until there is"
-                )),
-                false => Event::Info(format!("{name}: has space again")),
-            });
+            let (kind, text) = match full {
+                true => (
+                    EventKind::MemberFull,
+                    format!("{name}: no space left; writes to it are tried again until there is"),
+                ),
+                false => (
+                    EventKind::MemberHasSpace,
+                    format!("{name}: has space again"),
+                ),
+            };
+            self.tell_of(index, kind, text);
         }
     }
 
@@ -398,10 +402,8 @@ impl Array {
         *self.config.borrow_mut() = new;
         self.refresh_roles();
         for index in &leaving {
-            self.event(Event::Warning(format!(
-                "{} is out of service",
-                self.member_name(*index)
-            )));
+            let text = format!("{} is out of service", self.member_name(*index));
+            self.tell_of(*index, EventKind::MemberLeft, text);
             self.end_service(*index);
             self.rebuilds.borrow_mut().remove(index);
             for lane in &self.lanes {
@@ -409,6 +411,9 @@ impl Array {
                 lane.journal.borrow_mut().forget(*index);
             }
             self.release(*index);
+        }
+        if !leaving.is_empty() {
+            self.tell_redundancy();
         }
         if !leaving.is_empty() && !active(Mutant::NoRetag) {
             self.retag(epoch);

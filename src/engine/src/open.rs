@@ -19,6 +19,7 @@ use core::cmp::Reverse;
 use uraid_buffer::{BufMut, Pool};
 use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble, one_array};
 use uraid_core::config::{Config, EntryState, Index};
+use uraid_core::events::EventKind;
 use uraid_core::journal::Checkpoint;
 use uraid_core::superblock::{
     COPY_OFFSETS, Inspection, SUPERBLOCK_BYTES, Superblock, inspect, tail_start,
@@ -224,7 +225,7 @@ impl Opening {
         }
         for (_, why) in &assembled.rejected {
             let text = format!("{why}; take it back with `uraid add`");
-            array.event(Event::Warning(text));
+            array.tell(EventKind::MemberStale, text);
         }
         // Whatever is of no use is given back, so that it can be added again.
         let in_use = |device: usize| by_index.values().any(|c| c.device == device);

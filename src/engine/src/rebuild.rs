@@ -5,7 +5,7 @@
 //! slot needs filling once. What is copied is what is in place; rows that are journalled reach
 //! the member with their destage. The cursor becomes durable only after everything below it is.
 
-use crate::api::{Event, Nanos};
+use crate::api::Nanos;
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::meter::Meter;
@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use uraid_buffer::Buf;
 use uraid_core::config::{Entry, EntryState, Index};
+use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::Sum;
 use uraid_parity::ColumnSet;
@@ -144,20 +145,22 @@ impl Array {
         self.settle_writers().await;
         self.count_work(index);
         let from = self.rebuilds.borrow().get(&index).map_or(0, |p| p.cursor);
-        self.event(Event::Info(match from {
+        let text = match from {
             0 => format!("{name}: rebuild started"),
             _ => format!(
                 "{name}: rebuild resumed at slot {from} of {}",
                 self.geometry.slots
             ),
-        }));
+        };
+        self.tell_of(index, EventKind::RebuildStarted, text);
         let mut saved = self.ex.now();
         let mut pace = Pace::new(self.rebuild_share_percent, self.requests.get());
         while self.is_filling(index) {
             let cursor = self.rebuilds.borrow()[&index].cursor;
             if cursor >= self.geometry.slots {
                 if self.finish_rebuild(index).await {
-                    self.event(Event::Info(format!("{name}: rebuild complete")));
+                    let text = format!("{name}: rebuild complete");
+                    self.tell_of(index, EventKind::RebuildFinished, text);
                 }
                 break;
             }
@@ -166,6 +169,10 @@ impl Array {
                 self.save_cursor(index).await;
                 saved = self.ex.now();
             }
+        }
+        if self.live_device(index).is_none() {
+            let text = format!("{name}: its rebuild ends, as it has failed");
+            self.tell_of(index, EventKind::RebuildFailed, text);
         }
         if let Some(progress) = self.rebuilds.borrow_mut().get_mut(&index) {
             progress.running = false;
@@ -360,10 +367,10 @@ impl Array {
                 .await
             {
                 Ok(mut made) => blocks[row] = made.pop(),
-                Err(lost) => self.event(Event::Warning(format!(
-                    "lost beyond redundancy: {}",
-                    lost.0
-                ))),
+                Err(lost) => {
+                    let text = format!("lost beyond redundancy: {}", lost.0);
+                    self.tell(EventKind::BlocksLost, text);
+                }
             }
         }
     }

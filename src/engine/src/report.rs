@@ -2,13 +2,14 @@
 
 use crate::array::Array;
 use crate::status::{
-    ArrayState, MemberIo, MemberState, MemberStatus, ReadStatus, RebuildStatus, Status,
+    ArrayState, MemberIo, MemberState, MemberStatus, ReadStatus, RebuildStatus, RoomStatus, Status,
 };
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use uraid_core::config::{Entry, EntryState, Index};
 use uraid_core::geometry::Slot;
-use uraid_core::units::Uuid;
+use uraid_core::units::{BLOCK, Uuid};
 use uraid_parity::ColumnSet;
 
 impl Array {
@@ -53,6 +54,8 @@ impl Array {
                 .map(|l| l.slots.borrow().used_count())
                 .sum(),
             total_stripes: g.stripes,
+            room: self.room(),
+            repaired_blocks: self.traffic.repaired_blocks.get(),
             lost_blocks: self.lost.borrow().count(),
             lost_offsets: self.lost.borrow().offsets(),
             scrub: self.scrub_status(),
@@ -63,8 +66,33 @@ impl Array {
         }
     }
 
+    fn room(&self) -> RoomStatus {
+        let g = &self.geometry;
+        let lane_bytes = g.ring_blocks * BLOCK;
+        let mut used: BTreeMap<Index, u64> = BTreeMap::new();
+        let mut fullest = 0;
+        for lane in &self.lanes {
+            for (index, ring) in &lane.journal.borrow().rings {
+                let bytes = ring.used_blocks() * BLOCK;
+                *used.entry(*index).or_default() += bytes;
+                fullest = fullest.max(bytes);
+            }
+        }
+        RoomStatus {
+            journal_used_bytes: used.into_values().max().unwrap_or(0),
+            journal_bytes: lane_bytes * u64::from(g.lanes),
+            fullest_lane_permille: (fullest * 1000 / lane_bytes) as u16,
+            free_slots: self
+                .lanes
+                .iter()
+                .map(|l| l.slots.borrow().free_count())
+                .sum(),
+            slots: g.slots,
+        }
+    }
+
     /// Columns of slot 0 whose members are in sync and there; any slot would do.
-    fn in_sync_columns(&self) -> ColumnSet {
+    pub fn in_sync_columns(&self) -> ColumnSet {
         let roles = self.roles.borrow();
         let there = |c: &usize| {
             let role = roles[self.geometry.shape.role_of(Slot(0), *c)];

@@ -24,6 +24,11 @@ impl Ring {
         }
     }
 
+    /// Blocks that are not free.
+    pub fn used_blocks(&self) -> u64 {
+        self.head - self.tail
+    }
+
     /// Where the first batch from `seq` on begins.
     pub fn tail_at(&self, seq: u64) -> u64 {
         self.batches

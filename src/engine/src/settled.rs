@@ -1,16 +1,17 @@
 //! Reading what is in place under a stripe's place lock, where nothing moves: what does not match
 //! now is wrong, is reconstructed from the other members, and is rewritten.
 
-use crate::api::Event;
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::mutants::{Mutant, active};
 use crate::read::{Lost, runs, split_blocks};
+use crate::traffic;
 use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
+use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{Sum, block_matches};
 use uraid_core::units::BLOCK_BYTES;
@@ -205,13 +206,15 @@ impl Array {
 
     /// Tells that blocks of a member were wrong, and counts them.
     pub fn report_repair(&self, index: Index, stripe: Stripe, row: usize, blocks: usize) {
-        self.event(Event::Warning(format!(
+        let text = format!(
             "{}: stripe {} row {row}: {blocks} wrong or unreadable block(s) rewritten from the \
              other members",
             self.member_name(index),
             stripe.0,
-        )));
+        );
+        self.tell_of(index, EventKind::Repaired, text);
         self.counters.borrow_mut()[usize::from(index.0)].checksum_errors += blocks as u64;
+        traffic::add(&self.traffic.repaired_blocks, blocks as u64);
     }
 
     /// Gives a member what it should have; `data`: not only the checksums.

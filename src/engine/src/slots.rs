@@ -77,8 +77,7 @@ impl Slots {
     }
 
     /// Slots that may be taken now.
-    #[cfg(test)]
-    fn free_count(&self) -> u64 {
+    pub fn free_count(&self) -> u64 {
         self.free_count
     }
 

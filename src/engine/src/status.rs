@@ -329,6 +329,22 @@ pub struct IoTotals {
     pub client_written_bytes: u64,
 }
 
+/// How full the journals are, and how many slots wait to be written: what makes writes wait.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RoomStatus {
+    /// Bytes of a member's journal that batches take which are not yet in place; of the member
+    /// with most of them.
+    pub journal_used_bytes: u64,
+    /// Bytes of a member's journal in all.
+    pub journal_bytes: u64,
+    /// The same for the fullest lane alone, in thousandths: the one that writes wait for.
+    pub fullest_lane_permille: u16,
+    /// Slots that a stripe may be written to at once.
+    pub free_slots: u64,
+    /// Slots in all.
+    pub slots: u64,
+}
+
 /// Everything `uraid status` shows.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -358,6 +374,11 @@ pub struct Status {
     pub used_stripes: u64,
     /// Stripes in all.
     pub total_stripes: u64,
+    /// Room for what is to be written.
+    pub room: RoomStatus,
+    /// Blocks that were wrong or unreadable and were rewritten from the other members, since the
+    /// array was opened.
+    pub repaired_blocks: u64,
     /// Blocks of 4096 bytes known to be lost beyond redundancy.
     pub lost_blocks: u64,
     /// Where they are: byte offsets in the export, ascending.

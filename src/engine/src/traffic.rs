@@ -102,6 +102,8 @@ pub struct Traffic {
     pub client_read_bytes: Cell<u64>,
     /// Written by clients.
     pub client_written_bytes: Cell<u64>,
+    /// Blocks of members rewritten from the others.
+    pub repaired_blocks: Cell<u64>,
 }
 
 /// Adds to a counter.

@@ -14,7 +14,6 @@
 //! verify against, the doubtful sums count after all. That is safe, because with so many members
 //! lost no further fault is within what is promised.
 
-use crate::api::Event;
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::Lane;
@@ -28,6 +27,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
+use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{ChecksumPage, Found, Peer, Sum};
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
@@ -204,11 +204,12 @@ impl Array {
     }
 
     fn report_unsound(&self, lane: usize, index: Index, number: u64, blocks: usize, how: &str) {
-        self.event(Event::Warning(format!(
+        let text = format!(
             "{}: checksum page {number} of lane {lane} is {how}: its {blocks} blocks are verified \
              against the other members",
             self.member_name(index)
-        )));
+        );
+        self.tell_of(index, EventKind::MetadataDamaged, text);
         self.counters.borrow_mut()[usize::from(index.0)].checksum_errors += 1;
         self.count_unsound_page(index);
     }

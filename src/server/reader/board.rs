@@ -1,6 +1,7 @@
 //! What the data thread and a reader thread know of each other: state, not messages. Nobody waits
 //! for a thread that is slow, and one that looks late sees what matters.
 
+use crate::server::counter::Counter;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -95,21 +96,4 @@ pub struct Tally {
     pub drained: AtomicBool,
     /// It touches nothing any more.
     pub ended: AtomicBool,
-}
-
-/// Counts what one thread does, for others to look at.
-#[derive(Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// To be called by one thread only.
-    pub fn add(&self, amount: u64) {
-        let sum = self.0.load(Ordering::Relaxed) + amount;
-        self.0.store(sum, Ordering::Relaxed);
-    }
-
-    /// The sum so far.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }

@@ -283,7 +283,7 @@ impl World {
             Event::Released(device) => self.release(device)?,
             Event::Witness(witness) => self.witness = Some(witness),
             Event::Stopped => return self.stopped(),
-            Event::Info(_) | Event::Warning(_) => self.look_at_scrub(),
+            Event::Happened(_) | Event::Info(_) | Event::Warning(_) => self.look_at_scrub(),
         }
         Ok(())
     }

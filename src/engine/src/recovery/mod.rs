@@ -12,7 +12,6 @@
 mod evidence;
 mod judge;
 
-use crate::api::Event;
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::{Lane, Version};
@@ -29,6 +28,7 @@ use evidence::{Evidence, Origin};
 use judge::{Change, State};
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
+use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::journal::{Checkpoint, Entry, Following, Header, HeaderKind};
 use uraid_core::pages::{MapEntry, Sum};
@@ -99,7 +99,8 @@ impl Array {
         }
         let decision = self.decide(lane, &evidence).await?;
         for lost in &decision.lost {
-            self.event(Event::Warning(format!("lost beyond redundancy: {lost}")));
+            let text = format!("lost beyond redundancy: {lost}");
+            self.tell(EventKind::BlocksLost, text);
         }
         self.carry_out(lane, &evidence, &decision, number).await?;
         let what = match evidence.origin {

@@ -3,7 +3,6 @@
 //! about to be overwritten anyway: when it is damaged it is blanked, and that is no finding. (It is
 //! not made a second newest one: the next write would go over whichever of the two is good.)
 
-use crate::api::Event;
 use crate::array::Array;
 use crate::lane::Lane;
 use alloc::format;
@@ -11,6 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
+use uraid_core::events::EventKind;
 use uraid_core::geometry::MAP_ENTRIES_PER_PAGE;
 use uraid_core::journal::Checkpoint;
 use uraid_core::pages::{ChecksumPage, Found, MapEntry, decode_map_page, encode_map_page};
@@ -99,10 +99,11 @@ impl Array {
         }
         let bad = found[newest] != Place::Good;
         if bad {
-            self.event(Event::Warning(format!(
+            let text = format!(
                 "{}: {what} is not what it should be",
                 self.member_name(index)
-            )));
+            );
+            self.tell_of(index, EventKind::MetadataDamaged, text);
             self.count_found(index, |c| c.bad_metadata = c.bad_metadata.saturating_add(1));
         }
         if self.read_only || (!bad && found[1 - newest] != Place::Damaged) {
@@ -265,10 +266,11 @@ impl Array {
             bad += u32::from(!read.is_ok_and(|bytes| good(&bytes)));
         }
         if bad > 0 && self.live_device(index).is_some() {
-            self.event(Event::Warning(format!(
+            let text = format!(
                 "{}: {bad} of its newest superblocks are not what they should be",
                 self.member_name(index)
-            )));
+            );
+            self.tell_of(index, EventKind::MetadataDamaged, text);
             self.count_metadata(index, bad);
             return true;
         }

@@ -9,7 +9,7 @@
 mod metadata;
 mod rows;
 
-use crate::api::{CommandError, Event, Mode, Nanos, ScrubOrder};
+use crate::api::{CommandError, Mode, Nanos, ScrubOrder};
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::meter::Meter;
@@ -20,6 +20,7 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use uraid_core::config::Index;
+use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::superblock::{ScrubCounts, ScrubRecord, Superblock};
 
@@ -143,6 +144,9 @@ impl Array {
             };
         }
         self.scrub.borrow_mut().state = next;
+        if matches!(order, ScrubOrder::Start { .. }) {
+            self.tell(EventKind::ScrubStarted, text.to_string());
+        }
         self.ex.fire(&self.changed);
         self.until_scrub_rests_unless_running().await;
         self.count_scrub_work();
@@ -289,10 +293,13 @@ impl Array {
             scrub.done_bytes = scrub.total_bytes;
             self.scrub_verdict(&scrub)
         };
-        self.event(match text {
-            None => Event::Info("scrub finished: everything in use is as it should be".into()),
-            Some(text) => Event::Warning(format!("scrub finished: {text}")),
-        });
+        match text {
+            None => {
+                let text = "scrub finished: everything in use is as it should be";
+                self.tell(EventKind::ScrubFinished, text.into());
+            }
+            Some(text) => self.tell(EventKind::ScrubFound, format!("scrub finished: {text}")),
+        }
         self.save_scrub().await;
     }
 

@@ -1,6 +1,5 @@
 //! Scrub of one slot: every block against its checksum, every row against the code.
 
-use crate::api::Event;
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::settled::{Checked, Placed};
@@ -9,6 +8,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
+use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::mark;
 use uraid_core::units::BLOCK_BYTES;
@@ -99,11 +99,12 @@ impl Array {
             self.count_lost(stripe, row, &columns, usable);
             if !self.is_codeword(&columns) {
                 self.scrub.borrow_mut().inconsistent_rows += 1;
-                self.event(Event::Warning(format!(
+                let text = format!(
                     "stripe {} row {row}: all blocks match their checksums, but they are no \
                      codeword; nothing is changed",
                     stripe.0
-                )));
+                );
+                self.tell(EventKind::RowsInconsistent, text);
             }
         }
     }
@@ -173,11 +174,12 @@ impl Array {
             if lost {
                 self.note_lost(stripe, column, row..row + 1);
                 self.scrub.borrow_mut().lost_blocks += 1;
-                self.event(Event::Warning(format!(
+                let text = format!(
                     "stripe {} row {row} column {column}: lost beyond redundancy; restore it from \
                      a backup, or overwrite it",
                     stripe.0
-                )));
+                );
+                self.tell(EventKind::BlocksLost, text);
             }
         }
     }

@@ -238,7 +238,11 @@ impl Host {
                     self.refused = Some(refusal);
                 }
                 Event::Stopped => self.stopped = true,
-                Event::Info(_) | Event::Warning(_) | Event::Released(_) | Event::Witness(_) => {}
+                Event::Happened(_)
+                | Event::Info(_)
+                | Event::Warning(_)
+                | Event::Released(_)
+                | Event::Witness(_) => {}
             }
         }
         Fate::Done
