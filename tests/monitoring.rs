@@ -468,3 +468,43 @@ fn the_rules_do_what_they_say() {
         .run("promtool", ["test".into(), "rules".into(), tests])
         .succeeded();
 }
+
+#[test]
+fn the_last_hour_is_there_sample_by_sample() {
+    let sandbox = Sandbox::new();
+    let members = sandbox.members(2);
+    sandbox.create("--level raid1 --name tank --size 64M", &members);
+    let server = Server::start(&sandbox, "", &members)
+        .ok()
+        .expect("a server");
+    let mut client = server.connect();
+    let trend = |from: u64| {
+        let path = format!("http://x/v1/trend?from={from}");
+        let control = server.control.to_str().expect("UTF-8");
+        let ran = sandbox.run("curl", ["-sS", "--unix-socket", control, &path]);
+        ran.succeeded().json()["samples"]
+            .as_array()
+            .expect("samples")
+            .clone()
+    };
+    // One sample at least has some of what is written all the time.
+    let sample = wait_for("a sample", || {
+        client.write(0, &[7; 4096]).expect("write");
+        trend(0).into_iter().next()
+    });
+    assert!(
+        sample["writes"]["operations"].as_u64() > Some(0),
+        "{sample}"
+    );
+    assert!(
+        sample["writes"]["p99_micros"].as_u64() > Some(0),
+        "{sample}"
+    );
+    let members = sample["members"].as_array().expect("members");
+    assert_eq!(members.len(), 2);
+    assert!(
+        members[0]["writes"]["bytes"].as_u64() >= Some(4096),
+        "{sample}"
+    );
+    assert!(trend(1_000_000).is_empty());
+}

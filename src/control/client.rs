@@ -136,7 +136,7 @@ mod tests {
     use super::*;
     use crate::control::Operator;
     use crate::control::server::ControlServer;
-    use crate::control::wire::{EmptyBody, MemberBody, MemberReference, samples};
+    use crate::control::wire::{EmptyBody, MemberBody, MemberReference, TrendReport, samples};
     use std::os::unix::net::UnixListener;
     use std::sync::{Arc, Mutex};
 
@@ -153,6 +153,10 @@ mod tests {
 
         fn events(&self, _from: u64, _max: usize) -> Result<EventsReport, Failure> {
             Ok(EventsReport::default())
+        }
+
+        fn trend(&self, _from: u64) -> Result<TrendReport, Failure> {
+            Err(Failure::failed("it is too young"))
         }
 
         fn test_alerts(&self) -> Result<AlertTestReport, Failure> {

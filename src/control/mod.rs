@@ -4,6 +4,7 @@
 //! GET  /v1/status
 //! GET  /metrics          the same in the text of OpenMetrics
 //! GET  /v1/events?from=N&max=N     (absent: all that are kept)
+//! GET  /v1/trend?from=N              (the last hour, a sample every ten seconds)
 //! POST /v1/alert/test    {}
 //! POST /v1/fail          {"member": M, "force": false}
 //! POST /v1/remove        {"member": M, "force": false}
@@ -29,7 +30,7 @@ pub mod wire;
 
 use crate::failure::Failure;
 use uraid_engine::api::Mode;
-use wire::{AlertTestReport, EventsReport, Order, StatusReport};
+use wire::{AlertTestReport, EventsReport, Order, StatusReport, TrendReport};
 
 /// What stands behind a control socket: the running array, or a fake one in tests.
 ///
@@ -39,6 +40,8 @@ pub trait Operator: Send + Sync + 'static {
     fn status(&self) -> Result<StatusReport, Failure>;
     /// Events from this number on, oldest first; the last `max` of them.
     fn events(&self, from: u64, max: usize) -> Result<EventsReport, Failure>;
+    /// Throughput and latency of the last hour, from this sample on.
+    fn trend(&self, from: u64) -> Result<TrendReport, Failure>;
     /// Sends a test by each way that alerts go, and waits.
     fn test_alerts(&self) -> Result<AlertTestReport, Failure>;
     /// Does what an operator asks; the text says what was done, or in a dry run what would be.

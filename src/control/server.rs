@@ -2,7 +2,7 @@
 
 use super::Operator;
 use super::wire::{
-    AlertTestReport, DRY_RUN, DoneBody, ErrorBody, EventsReport, Order, StatusReport,
+    AlertTestReport, DRY_RUN, DoneBody, ErrorBody, EventsReport, Order, StatusReport, TrendReport,
 };
 use crate::failure::{Doing, Exit, Failure};
 use crate::server::log;
@@ -168,6 +168,7 @@ fn router(operator: Arc<dyn Operator>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
+        .route("/v1/trend", get(trend))
         .route("/v1/alert/test", post(test_alerts))
         .route("/metrics", get(metrics))
         .route("/v1/upgrade", upgrade)
@@ -250,6 +251,22 @@ async fn events(
     let max = query.max.unwrap_or(usize::MAX);
     let events = desk.ask(move |operator| operator.events(query.from, max));
     events.await.map(Json)
+}
+
+/// Which samples are wanted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TrendQuery {
+    #[serde(default)]
+    from: u64,
+}
+
+async fn trend(
+    State(desk): State<Desk>,
+    Query(query): Query<TrendQuery>,
+) -> Result<Json<TrendReport>, Failure> {
+    let trend = desk.ask(move |operator| operator.trend(query.from));
+    trend.await.map(Json)
 }
 
 async fn test_alerts(State(desk): State<Desk>) -> Result<Json<AlertTestReport>, Failure> {

@@ -6,6 +6,7 @@ mod event;
 mod io;
 mod member;
 mod scrub;
+mod trend;
 
 pub use activity::{ClientsReport, RoomReport};
 pub use alert::{AlertResult, AlertTestReport};
@@ -13,6 +14,7 @@ pub use event::{EventReport, EventsReport};
 pub use io::{IoReport, ReaderReport};
 pub use member::{MemberReport, OperationReport, ReadReport};
 pub use scrub::{LostRun, ScrubMemberReport, ScrubReport};
+pub use trend::{MemberTrend, Rate, TrendReport, TrendSample};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

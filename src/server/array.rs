@@ -18,6 +18,7 @@ use super::service::{Message, Service};
 use super::sockets::SocketFile;
 use super::succession::Succession;
 use super::tally::{Books, Tally};
+use super::trend::{Sampler, Trend};
 use super::{log, random};
 use crate::control::paths;
 use crate::control::server::ControlServer;
@@ -293,15 +294,19 @@ impl DataThread {
             gate: job.gate.clone(),
             opened: Instant::now(),
         };
+        let trend = Trend::default();
         let operator = operator::Served {
             mailbox: mailbox.clone(),
             succession: job.succession,
             name: name.clone(),
             history,
             alerts: job.alerts,
+            trend: trend.clone(),
         };
         let control = ControlServer::start(UnixListener::from(control), Arc::new(operator));
         let control = control.inspect_err(|failure| tell(Err(failure.clone())))?;
+        let sampler = Sampler::start(mailbox.clone(), trend);
+        let sampler = sampler.inspect_err(|failure| tell(Err(failure.clone())))?;
         let readers = Readers::start(recruits, &host, &mailbox, &name);
         let readers = readers.inspect_err(|failure| tell(Err(failure.clone())))?;
         tell(Ok(Some(export(&host))));
@@ -321,7 +326,7 @@ impl DataThread {
         for answer in end.answers {
             answer(result.clone());
         }
-        drop(control);
+        drop((control, sampler));
         result.map(|text| log::info(&text))
     }
 }

@@ -55,3 +55,4 @@ mod tally;
 pub mod tls;
 mod translate;
 mod transport;
+mod trend;

@@ -5,8 +5,11 @@ use super::history::History;
 use super::members;
 use super::service::Message;
 use super::succession::Succession;
+use super::trend::Trend;
 use crate::control::Operator;
-use crate::control::wire::{AlertTestReport, EventReport, EventsReport, Order, StatusReport};
+use crate::control::wire::{
+    AlertTestReport, EventReport, EventsReport, Order, StatusReport, TrendReport,
+};
 use crate::failure::{Exit, Failure};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -94,6 +97,8 @@ pub struct Served {
     pub history: History,
     /// Where alerts about it go.
     pub alerts: Alerts,
+    /// What it did over the last hour.
+    pub trend: Trend,
 }
 
 impl Served {
@@ -123,6 +128,10 @@ impl Operator for Served {
         let report = |record| EventReport::new(&self.name, record);
         let events = records.iter().map(report).collect();
         Ok(EventsReport { events })
+    }
+
+    fn trend(&self, from: u64) -> Result<TrendReport, Failure> {
+        Ok(self.trend.report(from))
     }
 
     fn test_alerts(&self) -> Result<AlertTestReport, Failure> {
