@@ -19,6 +19,9 @@ pub const PAGES_PER_READ: u64 = 128;
 /// Sequence number and entries of a map page.
 type MapPage = (u64, Vec<MapEntry>);
 
+/// Pages of which members hold another copy than the one that counts, and these members.
+pub type Uneven = Vec<(u64, Vec<Index>)>;
+
 /// Runs of pages to be read at once.
 fn runs_listed(pages: u64, listed: Option<&ListedPages>) -> impl Iterator<Item = Range<u64>> + '_ {
     let wanted = move |page: &u64| listed.is_none_or(|listed| listed.has(*page));
@@ -34,9 +37,15 @@ fn runs_listed(pages: u64, listed: Option<&ListedPages>) -> impl Iterator<Item =
 impl Array {
     /// Loads the map of a lane: the pages that are listed, or all if no list counts. Fails when
     /// nobody has a page whole: where its stripes live is not known then, and reading them as
-    /// never written would be wrong.
-    pub async fn load_map(&self, lane: &Lane, listed: Option<&ListedPages>) -> Result<(), String> {
+    /// never written would be wrong. Writes nothing: a page that does not go with the others may
+    /// be the wrong one.
+    pub async fn load_map(
+        &self,
+        lane: &Lane,
+        listed: Option<&ListedPages>,
+    ) -> Result<Uneven, String> {
         let writers = self.all_writers();
+        let mut uneven = Uneven::new();
         for run in runs_listed(self.geometry.map_pages(), listed) {
             let (first, count) = (run.start, run.end - run.start);
             let reads = writers
@@ -46,7 +55,9 @@ impl Array {
             for (at, page) in run.enumerate() {
                 let copies = found.iter_mut().map(|pages| pages[at].take()).collect();
                 let lacking = self.load_map_page(lane, page, &writers, copies)?;
-                self.level_map_page(lane, page, lacking).await;
+                if !lacking.is_empty() {
+                    uneven.push((page, lacking));
+                }
             }
         }
         let mut map = lane.map.borrow_mut();
@@ -56,7 +67,7 @@ impl Array {
         let written = (0..self.geometry.map_pages()).filter(|p| map.sequences[*p as usize] > 0);
         let written: Vec<u64> = written.collect();
         written.into_iter().for_each(|page| map.listed.add(page));
-        Ok(())
+        Ok(uneven)
     }
 
     /// What a member has of some pages. One that cannot be read hides no other.
@@ -137,19 +148,22 @@ impl Array {
         (sequence, bytes)
     }
 
-    /// Gives a page to members that hold another, under the number it has: the next number goes
-    /// over the other copy, which may be the only good one they have. The next checkpoint, which
-    /// drops the journal records that would tell the difference, begins with a flush.
-    async fn level_map_page(&self, lane: &Lane, page: u64, lacking: Vec<Index>) {
-        if self.read_only || lacking.is_empty() {
+    /// Gives pages to members that hold others, as they were loaded and under the numbers they
+    /// have: the next number goes over the other copy, which may be the only good one they have.
+    /// The next checkpoint, which drops the journal records that would tell the difference, begins
+    /// with a flush.
+    pub async fn level_map(&self, lane: &Lane, uneven: Uneven) {
+        if self.read_only {
             return;
         }
-        let (sequence, bytes) = self.map_page_bytes(lane, page);
-        let bytes = self.pool.copy(&bytes);
-        let copy = (sequence % 2) as usize;
-        let offset = self.geometry.map_page_offset(lane.id, page, copy);
-        let give = |index: Index| self.write_member(index, offset, alloc::vec![bytes.clone()]);
-        join_all(lacking.into_iter().map(give)).await;
+        for (page, lacking) in uneven {
+            let (sequence, bytes) = self.map_page_bytes(lane, page);
+            let bytes = self.pool.copy(&bytes);
+            let copy = (sequence % 2) as usize;
+            let offset = self.geometry.map_page_offset(lane.id, page, copy);
+            let give = |index: Index| self.write_member(index, offset, alloc::vec![bytes.clone()]);
+            join_all(lacking.into_iter().map(give)).await;
+        }
     }
 }
 

@@ -331,10 +331,10 @@ impl Opening {
             let outlooks = found.iter().map(|(_, f)| f.outlook.clone());
             let outlook = outlooks.reduce(|all, one| all.merge(&one));
             let outlook = outlook.unwrap_or(Outlook::UNKNOWN);
-            array.load_map(lane, outlook.listed.as_ref()).await?;
+            let uneven = array.load_map(lane, outlook.listed.as_ref()).await?;
             lane.journal.borrow_mut().following = outlook.following;
             let mine = found.iter().map(|(i, f)| (*i, f.checkpoint)).collect();
-            let what = array.recover_lane(lane, &mine).await?;
+            let what = array.recover_lane(lane, &mine, uneven).await?;
             if what != "clean" {
                 summary.push_str(&format!(
                     "{}lane {}: {what}",
@@ -356,25 +356,30 @@ fn rolled_back(candidates: &[Candidate], checkpoints: &Checkpoints) -> BTreeSet<
     if active(Mutant::RolledBackTrusted) {
         return stale;
     }
+    let in_use = |s: &Superblock| s.config.entry(s.index).state.takes_writes();
     for lane in checkpoints {
-        let all = || lane.values().map(|found| &found.checkpoint);
-        let Some(newest) = all().map(|c| c.epoch).max() else {
-            continue;
-        };
-        let current = all().filter(|c| c.epoch == newest);
-        let witnessed = current.map(|c| c.witnessed_tail).max().unwrap_or(0);
         let behind = |c: &&Candidate| {
-            let in_use = |s: &Superblock| s.config.entry(s.index).state.takes_writes();
-            witnessed > 0
-                && in_use(&c.superblock)
-                && lane
-                    .get(&c.device)
-                    .map(|found| &found.checkpoint)
-                    .is_none_or(|c| (c.epoch, c.tail) < (newest, witnessed))
+            let told = candidates.iter().filter(|peer| may_witness(peer, c));
+            let told = told.filter_map(|peer| Some(lane.get(&peer.device)?.checkpoint));
+            // Of a journal epoch only the words of that epoch count.
+            let witnessed = told.map(|t| (t.epoch, t.witnessed_tail)).max();
+            let own = lane.get(&c.device).map(|found| &found.checkpoint);
+            witnessed.is_some_and(|(epoch, tail)| {
+                tail > 0 && own.is_none_or(|own| (own.epoch, own.tail) < (epoch, tail))
+            })
         };
-        stale.extend(candidates.iter().filter(behind).map(|c| c.device));
+        let used = candidates.iter().filter(|c| in_use(&c.superblock));
+        stale.extend(used.filter(behind).map(|c| c.device));
     }
     stale
+}
+
+/// Whether what a member has witnessed says anything about another: not if it has left by a newer
+/// config that the other has. It is the one who is stale then.
+fn may_witness(peer: &Candidate, about: &Candidate) -> bool {
+    let (peer, config) = (&peer.superblock, &about.superblock.config);
+    let entry = config.find(peer.member).map(|index| config.entry(index));
+    peer.config.epoch >= config.epoch || entry.is_some_and(|entry| entry.state.takes_writes())
 }
 
 /// Why a member lacks what its peers witnessed, in words: it left, as the newest config knows, or

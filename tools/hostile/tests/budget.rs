@@ -1,17 +1,16 @@
-//! Every target for a few seconds, in every run of the tests, and every input that once found
-//! something. libFuzzer in `fuzz/` goes deeper; what it finds is kept in
-//! `fuzz/corpus-regressions`, and played here.
+//! Every target for a few seconds, in every run of the tests, with inputs that are new each time,
+//! and every input that once found something. libFuzzer in `fuzz/` goes deeper; what it finds is
+//! kept in `fuzz/corpus-regressions`, and played here.
+//!
+//! A failure names the input's seed: `URAID_TEST_SEED=SEED cargo test -p hostile --test budget`
+//! plays that one alone. `URAID_TEST_CYCLES=N` gives each target N times as long.
 
 use hostile::{TARGETS, Target, find};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use uraid_sim::rng::Rng;
-
-/// The same inputs in every run; `scripts/fuzz` looks for new ones.
-const FIRST_SEED: u64 = 1;
-const INPUTS_MAX: u64 = 3000;
 
 /// How long each target is given new inputs.
 const BUDGET: Duration = Duration::from_secs(3);
@@ -100,11 +99,10 @@ fn check(name: &'static str) {
         }
         let fixed = std::env::var("URAID_TEST_SEED").ok();
         let fixed = fixed.map(|s| s.parse::<u64>().expect("URAID_TEST_SEED is a number"));
-        let mut seeds = Rng::new(FIRST_SEED);
-        let start = Instant::now();
+        let mut seeds = Rng::new(clock());
+        let (start, budget) = (Instant::now(), BUDGET * cycles());
         let mut played: u64 = 0;
-        let more = |played| played < INPUTS_MAX && start.elapsed() < BUDGET;
-        while played == 0 || fixed.is_none() && more(played) {
+        while played == 0 || fixed.is_none() && start.elapsed() < budget {
             let seed = fixed.unwrap_or_else(|| seeds.next());
             let replay = format!("URAID_TEST_SEED={seed} cargo test -p hostile --test budget");
             let _ = progress.send(replay.clone());
@@ -125,6 +123,18 @@ fn check(name: &'static str) {
     if let Err(panic) = worker.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Another number in every run.
+fn clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("it is after 1970").as_nanos() as u64
+}
+
+/// How many times as long as usual each target is given new inputs.
+fn cycles() -> u32 {
+    let given = std::env::var("URAID_TEST_CYCLES").ok();
+    given.map_or(1, |n| n.parse().expect("URAID_TEST_CYCLES is a number"))
 }
 
 /// The input that a seed stands for: mostly small numbers, so that many choices are harmless.

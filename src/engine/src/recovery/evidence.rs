@@ -7,6 +7,7 @@ use crate::mutants::{Mutant, active};
 use crate::read::split_blocks;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use core::cell::Cell;
 use uraid_buffer::Buf;
 use uraid_core::checksum;
 use uraid_core::config::Index;
@@ -118,7 +119,7 @@ pub struct Evidence {
     pub origin: Origin,
     /// The epoch they belong to.
     pub epoch: u64,
-    /// The highest epoch seen anywhere.
+    /// The highest epoch seen anywhere, also in records that do not count.
     pub highest_epoch: u64,
     /// Batches below are in place (ring), or 0 (re-log).
     pub tail: u64,
@@ -180,9 +181,10 @@ impl Array {
         let following = lane.journal.borrow().following;
         let checkpoint_epoch = checkpoints.values().map(|c| c.epoch).max().unwrap_or(0);
         let mut ring: Vec<(Index, Vec<Record>)> = Vec::new();
+        let passed = Cell::new(0);
         if following <= Following::Batches {
             let scan = checkpoints.iter();
-            let scan = scan.map(|(index, c)| self.scan_ring(lane, *index, c));
+            let scan = scan.map(|(index, c)| self.scan_ring(lane, *index, c, &passed));
             ring = join_all(scan).await;
         }
         let mut areas = [Vec::new(), Vec::new()];
@@ -202,7 +204,7 @@ impl Array {
         let highest = areas
             .iter()
             .map(|a| epochs(a))
-            .chain([epochs(&ring), checkpoint_epoch])
+            .chain([epochs(&ring), passed.get(), checkpoint_epoch])
             .max();
         let highest_epoch = highest.unwrap_or(0);
         let mut newest_first: Vec<usize> = alloc::vec![0, 1];
@@ -334,12 +336,14 @@ impl Array {
     }
 
     /// All valid records of a member's ring from its tail on. A damaged header does not hide what
-    /// follows it: every block is tried, and a header names its own position.
+    /// follows it: every block is tried, and a header names its own position. `passed` becomes the
+    /// highest epoch of any header passed, valid here or not: none of them is used again.
     async fn scan_ring(
         &self,
         lane: &Lane,
         index: Index,
         checkpoint: &Checkpoint,
+        passed: &Cell<u64>,
     ) -> (Index, Vec<Record>) {
         let size = self.geometry.ring_blocks;
         let mut area = self.journal_area(index, self.geometry.ring_offset(lane.id), size);
@@ -353,7 +357,10 @@ impl Array {
                 pos = lap + skipped;
                 continue;
             }
-            let record = record_at(&mut area, pos - lap, lane).await.filter(|r| {
+            let record = record_at(&mut area, pos - lap, lane).await;
+            let epoch = record.as_ref().map_or(0, |r| r.header.epoch);
+            passed.set(passed.get().max(epoch));
+            let record = record.filter(|r| {
                 r.header.kind == HeaderKind::Batch
                     && r.header.pos == pos
                     && r.header.epoch >= checkpoint.epoch

@@ -62,6 +62,9 @@ struct StripeState {
 #[derive(Default)]
 pub struct State {
     stripes: BTreeMap<Stripe, StripeState>,
+    /// A row in a place where no server had its stripe, in words. Nobody knows then which of the
+    /// records is the wrong one.
+    pub contradiction: Option<String>,
 }
 
 /// Whether it can be had.
@@ -123,11 +126,20 @@ impl State {
                 columns,
                 checksums,
             } => {
-                let stripe = self.stripes.entry(*stripe).or_default();
-                if stripe.slot.replace(*slot) != Some(*slot) {
-                    stripe.rows.clear(); // of another place
+                let first = StripeState {
+                    slot: Some(*slot),
+                    ..StripeState::default()
+                };
+                let state = self.stripes.entry(*stripe).or_insert(first);
+                if state.slot != Some(*slot) {
+                    self.contradiction = Some(format!(
+                        "record {record} has row {row} of stripe {} in slot {}, where the records \
+                         before it do not have that stripe",
+                        stripe.0, slot.0
+                    ));
+                    return;
                 }
-                let versions = stripe.rows.entry(*row).or_default();
+                let versions = state.rows.entry(*row).or_default();
                 for (column, crc) in columns.iter().zip(checksums) {
                     versions.insert(
                         column,

@@ -15,6 +15,7 @@ mod judge;
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::{Lane, Version};
+use crate::map::Uneven;
 use crate::mutants::{Mutant, active};
 use crate::read::runs;
 use crate::ring::Ring;
@@ -31,7 +32,7 @@ use uraid_core::config::Index;
 use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::journal::{Checkpoint, Entry, Following, Header, HeaderKind};
-use uraid_core::pages::{MapEntry, Sum};
+use uraid_core::pages::Sum;
 use uraid_core::units::BLOCK;
 use uraid_parity::ColumnSet;
 
@@ -63,11 +64,14 @@ struct Decision {
 }
 
 impl Array {
-    /// Brings one lane to a state from which it can serve. The map has been loaded.
+    /// Brings one lane to a state from which it can serve. The map has been loaded; `uneven` is
+    /// what members hold of it that does not count. Nothing is written before map and journal are
+    /// known to agree.
     pub async fn recover_lane(
         &self,
         lane: &Lane,
         checkpoints: &BTreeMap<Index, Checkpoint>,
+        uneven: Uneven,
     ) -> Result<String, String> {
         if checkpoints.is_empty() {
             // Creation writes the first one: where a journal begins is never a guess.
@@ -79,12 +83,14 @@ impl Array {
             ));
         }
         // Map pages of different age may contradict each other until the journal is replayed.
-        let claimed = self.claim_slots(lane);
+        let (slots, claimed) = self.claims(lane, &[]);
+        *lane.slots.borrow_mut() = slots;
         let evidence = self.gather_evidence(lane, checkpoints).await;
         let clean = evidence.is_clean(checkpoints);
         let number = checkpoints.values().map(|c| c.number).max().unwrap_or(0);
         if clean {
             claimed?;
+            self.level_map(lane, uneven).await;
             if !self.read_only {
                 // The checkpoints may be what a killed server wrote and did not flush.
                 self.flush_members().await;
@@ -102,7 +108,8 @@ impl Array {
             let text = format!("lost beyond redundancy: {lost}");
             self.tell(EventKind::BlocksLost, text);
         }
-        self.carry_out(lane, &evidence, &decision, number).await?;
+        self.carry_out(lane, &evidence, &decision, number, uneven)
+            .await?;
         let what = match evidence.origin {
             Origin::Ring => format!("{} batches", decision.next_seq - evidence.tail),
             Origin::Relog { .. } => String::from("an interrupted recovery"),
@@ -114,23 +121,32 @@ impl Array {
         ))
     }
 
-    /// Says anew who owns which slot, as the map has it.
-    fn claim_slots(&self, lane: &Lane) -> Result<(), String> {
+    /// Who owns which slot, as the map has it and these moves change it.
+    fn claims(&self, lane: &Lane, moves: &[Entry]) -> (Slots, Result<(), String>) {
+        let moved: BTreeMap<u64, Option<Slot>> = moves
+            .iter()
+            .map(|entry| {
+                let (stripe, slot) = place_of(entry);
+                (self.geometry.in_lane(stripe.0), slot)
+            })
+            .collect();
         let map = lane.map.borrow();
-        let claim = |(stripe, entry): (u64, MapEntry)| {
-            let slot = entry.slot()?;
-            Some((self.geometry.in_lane(slot.0), stripe))
-        };
+        let stays = map.iter().filter(|(stripe, _)| !moved.contains_key(stripe));
+        let stays = stays.map(|(stripe, entry)| (stripe, entry.slot()));
+        let all = stays.chain(moved.iter().map(|(stripe, slot)| (*stripe, *slot)));
+        let claims =
+            all.filter_map(|(stripe, slot)| Some((self.geometry.in_lane(slot?.0), stripe)));
         let count = self.geometry.slots / u64::from(self.geometry.lanes);
-        let (slots, claimed) = Slots::claimed(count, map.iter().filter_map(claim));
-        *lane.slots.borrow_mut() = slots;
-        claimed.map_err(|slot| {
+        let (slots, claimed) = Slots::claimed(count, claims);
+        let claimed = claimed.map_err(|local| {
             format!(
-                "lane {}: two stripes claim slot {slot}: its map is damaged on all members. \
-                 Restore the array from a backup",
-                lane.id
+                "lane {}: two stripes claim slot {}: its map is damaged. Leave out the member \
+                 whose map is wrong, or restore the array from a backup",
+                lane.id,
+                self.geometry.slot_in_lane(lane.id, local).0
             )
-        })
+        });
+        (slots, claimed)
     }
 
     /// Chooses the newest acceptable prefix.
@@ -149,6 +165,13 @@ impl Array {
                 || active(Mutant::UndecodableAccepted)
                 || evidence.origin != Origin::Ring;
             if verdict.lost.is_empty() || must_take {
+                if let Some(what) = state.contradiction {
+                    return Err(format!(
+                        "lane {}: its journal contradicts itself: {what}. Leave out the member \
+                         whose journal is wrong, or restore the array from a backup",
+                        lane.id
+                    ));
+                }
                 let next_seq = evidence.next_seq(upto);
                 let moves = state.moves();
                 verdict.rows.append(&mut verdict.marked);
@@ -173,14 +196,17 @@ impl Array {
         evidence: &Evidence,
         decision: &Decision,
         number: u64,
+        uneven: Uneven,
     ) -> Result<(), String> {
         let parts = relog_parts(decision);
         self.check_relog(lane, parts.iter().map(RelogPart::blocks).sum())?;
+        self.claims(lane, &decision.moves).1?;
+        self.level_map(lane, uneven).await;
         let epoch = evidence.highest_epoch + u64::from(!active(Mutant::EpochNotRaised));
         for entry in &decision.moves {
             self.take_move(lane, entry, decision.next_seq).await;
         }
-        self.claim_slots(lane)?;
+        *lane.slots.borrow_mut() = self.claims(lane, &[]).0;
         if !self.read_only {
             // Before the re-log, which makes the moves final: until then fewer columns of a new
             // slot may be there than the next failure leaves room for.
@@ -250,15 +276,13 @@ impl Array {
 
     /// Applies a new place to map and sums in memory; who owns which slot follows from the map.
     async fn take_move(&self, lane: &Lane, entry: &Entry, seq: u64) {
-        let (stripe, slot, checksums) = match entry {
-            Entry::Remap {
-                stripe,
-                slot,
-                checksums,
-            } => (*stripe, *slot, Some(&checksums[..])),
-            Entry::Alloc { stripe, slot } => (*stripe, *slot, None),
-            Entry::Unmap { first, .. } => return self.touch(lane, *first, None),
-            Entry::Row { .. } => unreachable!("rows are no moves"),
+        let (stripe, slot) = place_of(entry);
+        let Some(slot) = slot else {
+            return self.touch(lane, stripe, None);
+        };
+        let checksums = match entry {
+            Entry::Remap { checksums, .. } => Some(&checksums[..]),
+            _ => None,
         };
         let rows = 0..self.geometry.shape.rows();
         let sums = self
@@ -341,6 +365,15 @@ impl Array {
             }
             join_all(writes).await;
         }
+    }
+}
+
+/// Which stripe an entry of a decision moves, and where to.
+fn place_of(entry: &Entry) -> (Stripe, Option<Slot>) {
+    match entry {
+        Entry::Remap { stripe, slot, .. } | Entry::Alloc { stripe, slot } => (*stripe, Some(*slot)),
+        Entry::Unmap { first, .. } => (*first, None),
+        Entry::Row { .. } => unreachable!("rows are no moves"),
     }
 }
 

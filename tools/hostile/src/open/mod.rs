@@ -36,7 +36,10 @@ pub fn run(data: &[u8]) {
         let index = c.index(image.members.len());
         image.members.remove(index)
     });
-    if c.one_in(16) {
+    // A member and its copy are refused, unless the copy shows to be older than the rest. What the
+    // others do meanwhile can change that.
+    let copied = c.one_in(16);
+    if copied {
         image.members.push(image.members[0].clone());
     }
     let options = OpenOptions {
@@ -52,7 +55,7 @@ pub fn run(data: &[u8]) {
         if read_only {
             host.stop();
         } else {
-            use_it(c, host, left_out, bounded);
+            use_it(c, host, left_out, (bounded, copied));
         }
     }
 }
@@ -104,7 +107,12 @@ fn read_all(host: &mut Host) -> Vec<Option<Vec<u8>>> {
 }
 
 /// Everything a client and an operator do.
-fn use_it(mut c: Choices<'_>, mut host: Host, mut left_out: Option<Member>, bounded: bool) {
+fn use_it(
+    mut c: Choices<'_>,
+    mut host: Host,
+    mut left_out: Option<Member>,
+    (bounded, copied): (bool, bool),
+) {
     let (size, stripe) = host.sizes();
     let mut forced = false;
     for _ in 0..c.below(4) {
@@ -124,7 +132,7 @@ fn use_it(mut c: Choices<'_>, mut host: Host, mut left_out: Option<Member>, boun
         let _ = host.engine().status();
     }
     let status = host.engine().status().expect("it is open");
-    let may_be_refused = forced || status.suspended.is_some();
+    let may_be_refused = forced || copied || status.suspended.is_some();
     let before = read_all(&mut host);
     let members = host.stop();
     let mut again = Host::open(members, options(101));
