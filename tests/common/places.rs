@@ -6,7 +6,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use uraid_core::geometry::{Slot, Stripe};
-use uraid_core::pages::{Found, decode_map_page};
+use uraid_core::pages::{ChecksumPage, Found, Sum, decode_map_page};
 use uraid_core::superblock::{Superblock, inspect, tail_start};
 
 const BLOCK: u64 = 4096;
@@ -125,6 +125,34 @@ impl Places {
         let slot = self.slot(block);
         let (page, _) = g.group_place(slot, block as usize % g.shape.rows());
         pair(g.checksum_page_offset(g.lane_of_slot(slot), page, 0))
+    }
+
+    /// Whether the checksum page that covers a block of the export, as it is now on the member of
+    /// `role`, knows the sums of that block's stripe.
+    pub fn sums_are_known(&self, block: u64, role: usize) -> bool {
+        let g = &self.superblock.geometry;
+        let bytes = fs::read(&self.members[role]).expect("read the member");
+        let tail = tail_start(bytes.len() as u64) as usize;
+        let own = inspect(&bytes, &bytes[tail..]).superblock;
+        let own = own.expect("a valid superblock");
+        let slot = self.slot(block);
+        let lane = g.lane_of_slot(slot);
+        let (page, _) = g.group_place(slot, block as usize % g.shape.rows());
+        let copy = |copy: usize| {
+            let at = g.checksum_page_offset(lane, page, copy) as usize;
+            let block = &bytes[at..at + BLOCK as usize];
+            match ChecksumPage::decode(block, own.key, own.index, lane as u16, page) {
+                Found::Valid(sequence, content) => Some((sequence, content)),
+                Found::Blank | Found::Damaged => None,
+            }
+        };
+        let newest = [0, 1].into_iter().filter_map(copy).max_by_key(|c| c.0);
+        let rows = 0..g.shape.rows();
+        let known = |page: ChecksumPage| {
+            rows.map(|row| page.sum(g, slot, row))
+                .all(|s| s != Sum::NONE)
+        };
+        newest.is_some_and(|(_, page)| known(page))
     }
 }
 

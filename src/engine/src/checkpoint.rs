@@ -157,8 +157,14 @@ impl Array {
     /// Makes the dirty map and checksum pages durable, and everything that was put in place.
     async fn write_pages(&self, lane: &Lane) {
         let begun = self.ex.now();
-        self.settle_doubts(lane).await;
-        self.list_pages(lane).await;
+        loop {
+            self.settle_doubts(lane).await;
+            self.list_pages(lane).await;
+            // More may have become dirty meanwhile.
+            if lane.sums.unverified_dirty().is_none() {
+                break;
+            }
+        }
         let (pages, _in_memory) = self.take_dirty_pages(lane);
         {
             let mut map = lane.map.borrow_mut();

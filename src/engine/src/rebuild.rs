@@ -430,6 +430,7 @@ impl Array {
                 self.look_closer(lane.id, index, page);
             }
         }
+        self.verify_left_over();
         // A peer rolled back to before the config would make it look never completed, and this
         // member never filled: two roles lost. With checkpoints that name it, it stands.
         if !active(Mutant::FilledUnwitnessed) {

@@ -27,18 +27,27 @@ impl Array {
         // Columns found bad, by row; a plan is tried until it works or none is left.
         let unusable = without.union(ColumnSet::single(column));
         let mut bad = alloc::vec![unusable; rows.len()];
-        let (mut doubts, mut trusting) = (false, false);
+        // Rows with blocks that are only in doubt, and rows where those count.
+        let mut doubts = alloc::vec![false; rows.len()];
+        let mut trusting = doubts.clone();
         while let Some(start) = made.iter().position(Option::is_none) {
             let end = (start..rows.len())
-                .find(|i| made[*i].is_some() || bad[*i] != bad[start])
+                .find(|i| {
+                    let alike = bad[*i] == bad[start] && trusting[*i] == trusting[start];
+                    made[*i].is_some() || !alike
+                })
                 .unwrap_or(rows.len());
             let span = rows.start + start..rows.start + end;
             let have = self.readable(slot).minus(bad[start]);
             let Some(plan) = self.code.plan(have, ColumnSet::single(column)) else {
-                if doubts && !trusting {
-                    // So much is gone that what is only in doubt must count.
-                    trusting = true;
-                    bad[start..].fill(unusable);
+                let doubted: Vec<usize> = (start..end)
+                    .filter(|i| doubts[*i] && !trusting[*i])
+                    .collect();
+                if !doubted.is_empty() {
+                    // So much is gone of these rows that what is only in doubt must count.
+                    for i in doubted {
+                        (bad[i], trusting[i]) = (unusable, true);
+                    }
                     continue;
                 }
                 self.note_lost(stripe, column, span);
@@ -57,8 +66,8 @@ impl Array {
                 let mut row = Vec::with_capacity(found.len());
                 for (source, blocks) in plan.sources.iter().zip(&found) {
                     let checked = blocks[i - start].clone();
-                    doubts |= matches!(checked, Checked::Doubtful(_));
-                    let placed = match trusting {
+                    doubts[i] |= matches!(checked, Checked::Doubtful(_));
+                    let placed = match trusting[i] {
                         true => checked.matching(),
                         false => checked.good(),
                     };

@@ -20,7 +20,19 @@ const PAGE_MEMORY_BYTES: u64 = 4608;
 /// Most bytes of pages in memory, if nothing else is said.
 const CACHED_BYTES_DEFAULT: u64 = 96 << 20;
 
+/// Whose page, and its number.
 type Key = (Index, u64);
+
+/// What a page was worth when it was loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Worth {
+    /// It counts, as far as it knows its sums.
+    Sound,
+    /// It could not be read: it knows none of its sums.
+    Damaged,
+    /// There is or may be a newer one: its sums may be older than their blocks.
+    Stale,
+}
 
 /// One page of one member.
 pub struct SumPage {
@@ -29,11 +41,14 @@ pub struct SumPage {
     recent: Cell<bool>,
     /// Number of its last write.
     pub sequence: Cell<u64>,
-    /// Slots, by their number in the lane, whose sums may be older than their blocks: a peer
-    /// remembers a newer page. They count for nothing until they are verified.
-    doubtful: RefCell<BTreeSet<u64>>,
+    /// Whether its sums count for nothing until they are verified.
+    stale: bool,
+    /// Slots, by their number in the lane, whose sums are to be verified or made anew.
+    unverified: RefCell<BTreeSet<u64>>,
     /// It was damaged or stale when it was loaded, and has not been written since.
     unsound: Cell<bool>,
+    /// Too few other members were there to verify all of it.
+    left_over: Cell<bool>,
 }
 
 impl SumPage {
@@ -41,16 +56,18 @@ impl SumPage {
     pub fn new(
         content: ChecksumPage,
         sequence: u64,
-        doubtful: BTreeSet<u64>,
-        unsound: bool,
+        worth: Worth,
+        unverified: BTreeSet<u64>,
     ) -> Self {
         SumPage {
             content: RefCell::new(content),
             dirty: Cell::new(false),
             recent: Cell::new(true),
             sequence: Cell::new(sequence),
-            doubtful: RefCell::new(doubtful),
-            unsound: Cell::new(unsound),
+            stale: worth == Worth::Stale,
+            unverified: RefCell::new(unverified),
+            unsound: Cell::new(worth != Worth::Sound),
+            left_over: Cell::new(false),
         }
     }
 
@@ -74,9 +91,14 @@ impl SumPage {
         self.content.borrow().checkpoint()
     }
 
-    /// The sums of a slot are verified.
+    /// The sums of a slot are verified, or as good as they can be made now.
     pub fn trust(&self, slot: u64) {
-        self.doubtful.borrow_mut().remove(&slot);
+        self.unverified.borrow_mut().remove(&slot);
+    }
+
+    /// Too few other members are there to verify all of it.
+    pub fn leave_over(&self) {
+        self.left_over.set(true);
     }
 
     /// Its bytes for the next write.
@@ -153,13 +175,21 @@ impl SumCache {
         keys.into_iter().filter_map(found).collect()
     }
 
-    /// A slot in doubt on a dirty page: the member, the page, and the slot within the lane.
-    pub fn doubtful_dirty(&self) -> Option<(Index, u64, u64)> {
+    /// A slot that is to be verified on a dirty page: the member, the page, and the slot within
+    /// the lane.
+    pub fn unverified_dirty(&self) -> Option<(Index, u64, u64)> {
         let pages = self.pages.borrow();
         self.dirty.borrow().iter().find_map(|key| {
-            let doubtful = pages.get(key)?.doubtful.borrow().first().copied()?;
-            Some((key.0, key.1, doubtful))
+            let unverified = pages.get(key)?.unverified.borrow().first().copied()?;
+            Some((key.0, key.1, unverified))
         })
+    }
+
+    /// Takes the list of pages that could not be verified in full: their members and numbers.
+    pub fn take_left_over(&self) -> Vec<Key> {
+        let pages = self.pages.borrow();
+        let left_over = pages.iter().filter(|(_, page)| page.left_over.take());
+        left_over.map(|(key, _)| *key).collect()
     }
 
     /// Forgets a member's pages.
@@ -179,15 +209,15 @@ impl SumCache {
         left.map(|(_, number)| *number).collect()
     }
 
-    /// A page that was forgotten meanwhile is nobody's any more: another member may have its place.
-    fn mark_dirty(&self, key: Key, page: &Rc<SumPage>) {
+    /// Whether that is news. A page that was forgotten meanwhile is nobody's any more: another
+    /// member may have its place.
+    fn mark_dirty(&self, key: Key, page: &Rc<SumPage>) -> bool {
         if page.dirty.replace(true) {
-            return;
+            return false;
         }
         let pages = self.pages.borrow();
-        if pages.get(&key).is_some_and(|p| Rc::ptr_eq(p, page)) {
-            self.dirty.borrow_mut().insert(key);
-        }
+        let ours = pages.get(&key).is_some_and(|p| Rc::ptr_eq(p, page));
+        ours && self.dirty.borrow_mut().insert(key)
     }
 
     fn insert(&self, key: Key, page: Rc<SumPage>) {
@@ -310,7 +340,7 @@ impl Array {
     /// Whether the sums of a slot may be older than its blocks.
     pub fn is_doubtful(&self, sums: &SlotSums, slot: Slot) -> bool {
         let local = self.geometry.in_lane(slot.0);
-        let doubts = |page: &Rc<SumPage>| page.doubtful.borrow().contains(&local);
+        let doubts = |page: &Rc<SumPage>| page.stale && page.unverified.borrow().contains(&local);
         sums.pages.iter().any(doubts)
     }
 
@@ -355,6 +385,9 @@ impl Array {
         let page = &sums.pages[(number - sums.first_page) as usize];
         change(&mut page.content.borrow_mut());
         let lane = &self.lanes[self.geometry.lane_of_slot(slot)];
-        lane.sums.mark_dirty((sums.index, number), page);
+        if lane.sums.mark_dirty((sums.index, number), page) {
+            // It may be all there is to write down: no batch follows a repair.
+            lane.want_checkpoint(&self.ex);
+        }
     }
 }

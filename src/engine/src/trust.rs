@@ -13,18 +13,27 @@
 //! then on the side of doubt. Doubt is no verdict, though: where too few other members are left to
 //! verify against, the doubtful sums count after all. That is safe, because with so many members
 //! lost no further fault is within what is promised.
+//!
+//! Nor does every peer know of every write: a rebuild writes pages of one member. Where one of the
+//! two copies of a page is damaged or cannot be read the other is in doubt, whatever peers
+//! remember.
+//!
+//! A page that cannot be read knows none of its sums. They are made anew before the page is
+//! written: until then what is on disk may yet be read, when a device thinks better of it, and
+//! the journal has what it misses.
 
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::Lane;
 use crate::mutants::{Mutant, active};
-use crate::read::split_blocks;
-use crate::settled::Checked;
-use crate::sums::SumPage;
+use crate::read::{runs, split_blocks};
+use crate::settled::{Checked, Placed};
+use crate::sums::{SumPage, Worth};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
 use uraid_core::events::EventKind;
@@ -33,8 +42,21 @@ use uraid_core::pages::{ChecksumPage, Found, Peer, Sum};
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
 use uraid_parity::ColumnSet;
 
-/// A page as it was found on a member: the newest valid copy and its number.
-type FoundPage = Option<(ChecksumPage, u64)>;
+/// By how much numbers go on where a newer copy than the one that was found may turn up: more
+/// than a page is ever written without a peer that remembers it, as by a rebuild. It is even:
+/// numbers alternate between the two copies.
+const UNSEEN_WRITES_MAX: u64 = 1 << 16;
+
+/// A page as it was found on a member.
+struct FoundPage {
+    /// The newest valid copy and its number.
+    newest: Option<(ChecksumPage, u64)>,
+    /// Whether there is a copy that is damaged or cannot be read.
+    hidden: bool,
+}
+
+/// A row of a slot in use, and the stripe that owns it.
+type Row = (Slot, Stripe, usize);
 
 /// What a copy of a page tells of the same page on a peer, and the checkpoint that wrote it.
 type Word = (u64, Option<Peer>);
@@ -56,7 +78,7 @@ impl Array {
         let members: Vec<Index> = members.into_iter().collect();
         let make = |(i, page): (&Index, &FoundPage)| {
             let remembered = self.remembered(lane, *i, number, &found);
-            let page = self.judge_sum_page(lane, *i, number, page.clone(), &remembered);
+            let page = self.judge_sum_page(lane, *i, number, page, &remembered);
             (*i, Rc::new(page))
         };
         members.iter().zip(&found).map(make).collect()
@@ -65,12 +87,18 @@ impl Array {
     async fn read_newest_sum_page(&self, lane: usize, index: Index, number: u64) -> FoundPage {
         let copies = self.readable_sum_copies(lane, index, number).await;
         let decode =
-            |bytes: &Buf| match ChecksumPage::decode(bytes, self.key, index, lane as u16, number) {
-                Found::Valid(sequence, content) => Some((content, sequence)),
-                Found::Blank | Found::Damaged => None,
-            };
-        let valid = copies.iter().filter_map(decode);
-        valid.max_by_key(|(_, sequence)| *sequence)
+            |bytes: &Buf| ChecksumPage::decode(bytes, self.key, index, lane as u16, number);
+        let copies: Vec<Found<ChecksumPage>> = copies.iter().map(decode).collect();
+        let damaged = copies.iter().any(|copy| matches!(copy, Found::Damaged));
+        let hidden = damaged || copies.len() < 2;
+        let valid = copies.into_iter().filter_map(|copy| match copy {
+            Found::Valid(sequence, content) => Some((content, sequence)),
+            Found::Blank | Found::Damaged => None,
+        });
+        FoundPage {
+            newest: valid.max_by_key(|(_, sequence)| *sequence),
+            hidden,
+        }
     }
 
     /// An unreadable copy does not hide the other.
@@ -92,7 +120,7 @@ impl Array {
         };
         let lane = &self.lanes[lane];
         let completed = lane.journal.borrow().checkpoint_number;
-        let read = found.iter().flatten();
+        let read = found.iter().filter_map(|f| f.newest.as_ref());
         let read = read.map(|(page, _)| -> Word { (page.checkpoint(), page.peer(role)) });
         let cached = self.all_writers().into_iter();
         let cached = cached.filter_map(|i| lane.sums.cached(i, number));
@@ -110,7 +138,7 @@ impl Array {
         lane: usize,
         index: Index,
         number: u64,
-        found: FoundPage,
+        found: &FoundPage,
         remembered: &[Peer],
     ) -> SumPage {
         let rows = self.rows_of_page(lane, number);
@@ -123,7 +151,7 @@ impl Array {
         // A read-only array has members in its config that are not there.
         let is_there = self.live_device(index).is_some();
         let in_sync = is_there && (catches_up || self.config.borrow().is_in_sync(index));
-        let own = found.as_ref().map_or(0, |(_, sequence)| *sequence);
+        let own = found.newest.as_ref().map_or(0, |(_, sequence)| *sequence);
         let trusted = active(Mutant::StalePageTrusted)
             || active(Mutant::RolledBackTrusted)
             || (catches_up && active(Mutant::OldImageCatchesUp));
@@ -132,10 +160,11 @@ impl Array {
             .map(|p| p.ahead_of(own))
             .max()
             .unwrap_or(0);
-        // The next write must be newer than all that anybody remembers, and must not go over the
-        // copy that was found: numbers alternate between the two.
-        let sequence = own + ahead.next_multiple_of(2);
-        let Some((content, _)) = found else {
+        // The next write must be newer than all that anybody remembers and all that may yet turn
+        // up, and must not go over the copy that was found: numbers alternate between the two.
+        let unseen = if found.hidden { UNSEEN_WRITES_MAX } else { 0 };
+        let sequence = own + ahead.next_multiple_of(2) + unseen;
+        let Some((content, _)) = found.newest.clone() else {
             // Never written, left over from another array, damaged or unreadable: right for
             // slots not in use; elsewhere every block is wrong until it is verified. A member
             // being filled gets all of it anew.
@@ -145,28 +174,38 @@ impl Array {
                 self.look_closer(lane, index, number);
             }
             let content = self.unknown_sums(&rows);
-            return SumPage::new(content, sequence, BTreeSet::new(), unsound);
+            return match unsound {
+                true => SumPage::new(content, sequence, Worth::Damaged, self.slots_of(&rows)),
+                false => SumPage::new(content, sequence, Worth::Sound, BTreeSet::new()),
+            };
         };
-        let mut doubtful = BTreeSet::new();
-        if in_sync && ahead > 0 && !rows.is_empty() && !trusted {
+        if !in_sync {
+            return SumPage::new(content, sequence, Worth::Sound, BTreeSet::new());
+        }
+        // The copy that is hidden may be the newer one, of which no peer need know.
+        let stale = (ahead > 0 || found.hidden) && !rows.is_empty() && !trusted;
+        if stale && ahead > 0 {
             let how = "older than its peers know it";
             self.report_unsound(lane, index, number, rows.len(), how);
-            let slots = rows
-                .iter()
-                .map(|(slot, _, _)| self.geometry.in_lane(slot.0));
-            doubtful.extend(slots);
         }
         let sum = |slot: Slot, row: usize| content.sum(&self.geometry, slot, row);
-        let unknown = |(slot, _, row): &(Slot, Stripe, usize)| sum(*slot, *row) == Sum::NONE;
-        if in_sync && (!doubtful.is_empty() || rows.iter().any(unknown)) {
+        let unknown = |(slot, _, row): &Row| sum(*slot, *row) == Sum::NONE;
+        let unverified = self.slots_of(rows.iter().filter(|row| stale || unknown(row)));
+        if !unverified.is_empty() {
             self.look_closer(lane, index, number);
         }
-        let unsound = !doubtful.is_empty();
-        SumPage::new(content, sequence, doubtful, unsound)
+        let worth = if stale { Worth::Stale } else { Worth::Sound };
+        SumPage::new(content, sequence, worth, unverified)
     }
 
-    /// The rows of slots in use whose sums a page holds: slot, stripe and row.
-    fn rows_of_page(&self, lane: usize, page: u64) -> Vec<(Slot, Stripe, usize)> {
+    /// The slots of some rows, by their number in the lane.
+    fn slots_of<'a>(&self, rows: impl IntoIterator<Item = &'a Row>) -> BTreeSet<u64> {
+        let slot = |(slot, _, _): &Row| self.geometry.in_lane(slot.0);
+        rows.into_iter().map(slot).collect()
+    }
+
+    /// The rows of slots in use whose sums a page holds.
+    fn rows_of_page(&self, lane: usize, page: u64) -> Vec<Row> {
         let g = &self.geometry;
         let slots = self.lanes[lane].slots.borrow();
         let mut all = Vec::new();
@@ -191,7 +230,7 @@ impl Array {
 
     /// A page that lets nothing through: blocks of slots in use match no content, so they are
     /// reconstructed from the other members, and the page is written anew as they are.
-    fn unknown_sums(&self, rows: &[(Slot, Stripe, usize)]) -> ChecksumPage {
+    fn unknown_sums(&self, rows: &[Row]) -> ChecksumPage {
         let g = &self.geometry;
         let mut content = ChecksumPage::blank();
         for (slot, stripe, row) in rows {
@@ -269,31 +308,67 @@ impl Array {
         let first = first.expect("the slot has sums on the page");
         let end = first + (first..g.shape.rows()).filter(here).count();
         let found = self.read_checked(index, slot, column, first..end).await;
-        for (row, found) in (first..end).zip(found) {
-            let none = ColumnSet::EMPTY;
-            if !matches!(found, Checked::Good(_))
-                && let Ok(made) = self
-                    .reconstruct(stripe, slot, column, row..row + 1, none)
-                    .await
-            {
-                let wrong = !found.holds(&made[0]);
-                self.repair(index, slot, row..row + 1, &made, wrong).await;
-            }
+        let no_good = |i: &usize| !matches!(found[*i], Checked::Good(_));
+        let suspects: Vec<usize> = (0..found.len()).filter(no_good).collect();
+        let mut all_known = true;
+        for run in runs(&suspects) {
+            let rows = first + run.start..first + run.end;
+            let place = (stripe, slot, column);
+            all_known &= self.verify_rows(index, place, rows, &found[run]).await;
         }
         let sums = self.sums(index, slot, first..end).await;
         self.own_sums(&sums, slot, stripe);
         let lane = self.geometry.lane_of_slot(slot);
         let page = self.sum_page(lane, index, number).await;
         page.trust(g.in_lane(slot.0));
+        if !all_known {
+            page.leave_over();
+        }
     }
 
-    /// Verifies what is in doubt on pages that are about to be written: once they are, nobody
-    /// remembers newer ones.
+    /// Holds blocks of a column that are no good as they were `found` against what they should be;
+    /// `false` if that could not be had for all of them.
+    async fn verify_rows(
+        &self,
+        index: Index,
+        (stripe, slot, column): (Stripe, Slot, usize),
+        rows: Range<usize>,
+        found: &[Checked],
+    ) -> bool {
+        let make = |rows| self.reconstruct(stripe, slot, column, rows, ColumnSet::EMPTY);
+        let mut made: Vec<Option<Placed>> = match make(rows.clone()).await {
+            Ok(made) => made.into_iter().map(Some).collect(),
+            Err(_) => alloc::vec![None; rows.len()],
+        };
+        for ((row, found), made) in rows.zip(found).zip(&mut made) {
+            if made.is_none() {
+                // What is lost in one row is no reason to leave the next alone.
+                *made = make(row..row + 1).await.ok().and_then(|mut one| one.pop());
+            }
+            if let Some(made) = made {
+                let (wrong, one) = (!found.holds(made), core::slice::from_ref(made));
+                self.repair(index, slot, row..row + 1, one, wrong).await;
+            }
+        }
+        made.iter().all(Option::is_some)
+    }
+
+    /// Verifies what is in doubt or unknown on pages that are about to be written: once they are,
+    /// nobody remembers newer ones, and what could not be read is gone for good.
     pub async fn settle_doubts(&self, lane: &Lane) {
-        while let Some((index, number, local)) = lane.sums.doubtful_dirty() {
+        while let Some((index, number, local)) = lane.sums.unverified_dirty() {
             self.verify_slot(lane.id, index, number, local).await;
             if let Some(page) = lane.sums.cached(index, number) {
                 page.trust(local); // also when the slot is nobody's any more
+            }
+        }
+    }
+
+    /// With a member more, blocks may be verified that could not be before.
+    pub fn verify_left_over(&self) {
+        for lane in &self.lanes {
+            for (index, number) in lane.sums.take_left_over() {
+                self.look_closer(lane.id, index, number);
             }
         }
     }
