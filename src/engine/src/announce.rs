@@ -82,32 +82,46 @@ impl Array {
         record.encode(self.key, self.is_bounded().then_some(&map.listed))
     }
 
-    /// What a new checkpoint is to say may follow it.
+    /// What a new checkpoint is to say may follow it. None opens a journal that any member has
+    /// closed, whatever others say: only who waits until that is durable may write a batch.
     pub fn following_now(&self, lane: &Lane) -> Following {
-        match (self.is_bounded(), lane.journal.borrow().following) {
-            (false, _) => Following::Anything,
-            (true, Following::Nothing) => Following::Nothing,
+        let following = lane.journal.borrow().following;
+        if !self.is_bounded() {
+            Following::Anything
+        } else if following == Following::Nothing || self.is_closed(lane) {
+            Following::Nothing
+        } else {
             // A checkpoint ends every recovery.
-            (true, _) => Following::Batches,
+            Following::Batches
         }
     }
 
-    /// Has the newest checkpoints say what may follow from now on, and list the pages of the map
-    /// that are listed in memory. Durable with the next flush of the members.
+    /// Has the newest checkpoints say what may follow from now on. Durable with the next flush of
+    /// the members.
     pub async fn announce(&self, lane: &Lane, following: Following) {
+        {
+            let mut journal = lane.journal.borrow_mut();
+            journal.following = following;
+            let records = journal.records.values_mut();
+            records.for_each(|(_, record)| record.following = following);
+        }
+        self.rewrite_records(lane).await;
+    }
+
+    /// Writes the newest checkpoints once more, each in its other place, with the list of map pages
+    /// that is in memory.
+    async fn rewrite_records(&self, lane: &Lane) {
         if !self.is_bounded() || self.read_only {
             return;
         }
         let records: Vec<(usize, Checkpoint)> = {
             let writers = self.all_writers();
             let mut journal = lane.journal.borrow_mut();
-            journal.following = following;
             let records = journal.records.iter_mut();
             let theirs = records.filter(|(index, _)| writers.contains(index));
             theirs
                 .map(|(_, record)| {
                     record.0 = 1 - record.0;
-                    record.1.following = following;
                     *record
                 })
                 .collect()
@@ -171,8 +185,7 @@ impl Array {
                 }
                 unlisted.into_iter().for_each(|page| map.listed.add(page));
             }
-            let following = lane.journal.borrow().following;
-            self.announce(lane, following).await;
+            self.rewrite_records(lane).await;
         }
     }
 }
