@@ -4,7 +4,7 @@ use super::args::ServerArgs;
 use super::events_args::SeverityName;
 use crate::failure::Failure;
 use crate::server::alert::AlertOptions;
-use clap::{ArgAction, Args, Subcommand};
+use clap::{ArgAction, Args, Subcommand, ValueHint};
 use std::path::PathBuf;
 use uraid_core::events::Severity;
 
@@ -12,7 +12,8 @@ use uraid_core::events::Severity;
 #[derive(Args, Debug)]
 pub struct ServeAlertArgs {
     /// Run this program for each alert, with the event as JSON on its standard input (repeatable)
-    #[arg(long, value_name = "PATH", action = ArgAction::Append)]
+    #[arg(long, value_name = "PATH", action = ArgAction::Append,
+          value_hint = ValueHint::ExecutablePath)]
     pub alert_exec: Vec<PathBuf>,
     /// Post each alert there as JSON: http://... or https://... (repeatable)
     #[arg(long, value_name = "URL", action = ArgAction::Append, value_parser = parse_url)]
@@ -21,7 +22,8 @@ pub struct ServeAlertArgs {
     #[arg(long, value_name = "ADDRESS", action = ArgAction::Append, value_parser = parse_address)]
     pub alert_mail: Vec<String>,
     /// What takes mails from its standard input, as `sendmail -t` does
-    #[arg(long, value_name = "PATH", default_value = "/usr/sbin/sendmail")]
+    #[arg(long, value_name = "PATH", default_value = "/usr/sbin/sendmail",
+          value_hint = ValueHint::ExecutablePath)]
     pub alert_mail_program: PathBuf,
     /// Which events are alerts: these, and what matters more
     #[arg(long, value_name = "SEVERITY", value_enum, default_value_t = SeverityName::Warning)]

@@ -3,6 +3,7 @@
 pub use super::alert_args::{AlertAction, AlertArgs};
 pub use super::attach::{AttachArgs, DetachArgs, SuperviseArgs};
 pub use super::bench::args::{BenchArgs, BenchClientArgs};
+pub use super::config::args::ConfigArgs;
 use super::dry_run::DryRunArgs;
 pub use super::events_args::EventsArgs;
 pub use super::explain::ExplainArgs;
@@ -51,6 +52,8 @@ pub enum Command {
     Plan(PlanArgs),
     /// Serve arrays over NBD, in the foreground
     Serve(Box<ServeArgs>),
+    /// Check or show the configuration files of `uraid serve`
+    Config(ConfigArgs),
     /// Show how a served array is
     Status(StatusArgs),
     /// Show what happened to an array
@@ -449,7 +452,7 @@ Example:
   uraid upgrade --name demo       # after the new program was installed
 
 The server finishes the requests under way, flushes, and becomes the program that is now at its
-path, with its arguments, in the same process. Its sockets stay open: who connects meanwhile waits,
+path, with its arguments and what its configuration files say now, in the same process. Its sockets stay open: who connects meanwhile waits,
 and clients that can reconnect go on. All arrays of the server take part. If the new program cannot
 be executed or does not take the arguments, nothing changes. SIGHUP does the same.")]
 pub struct UpgradeArgs {
@@ -543,6 +546,9 @@ mod tests {
             "uraid serve --listen unix: a",
             "uraid serve --listen tcp:localhost a",
             "uraid serve --io magic a",
+            "uraid serve --config",
+            "uraid config",
+            "uraid config check a b",
             "uraid status --name a --control /b",
             "uraid fail",
             "uraid replace 1",

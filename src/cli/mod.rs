@@ -6,6 +6,7 @@ pub mod args;
 mod attach;
 mod bench;
 mod check;
+mod config;
 mod create;
 mod dry_run;
 mod events;
@@ -45,6 +46,7 @@ pub fn run(cli: &Cli) -> Option<Exit> {
 
 fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure> {
     match command {
+        Command::Config(args) => return config::run(args, output),
         Command::Create(args) => create::run(args, output),
         Command::Plan(args) => plan::run(args, output),
         Command::Serve(args) => serve::run(args, output),

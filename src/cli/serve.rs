@@ -1,16 +1,19 @@
 //! `uraid serve`.
 
 use super::args::{IoBackend, ServeArgs};
+use super::config;
 use super::output::Output;
 use crate::failure::Failure;
 use crate::server::array::Manner;
-use crate::server::members::{canonical, choose_all, choose_array, scan};
+use crate::server::members::{canonical, choose_all, choose_array, groups, scan};
 use crate::server::reader::default_count;
-use crate::server::serve::{NotServed, ServeOptions, Served, serve};
+use crate::server::serve::{NotServed, ServeOptions, Served, check_exports, serve};
+use crate::server::sockets::{check_metrics_place, check_place};
 use crate::server::tls::Tls;
 use serde::Serialize;
 use std::path::PathBuf;
 use uraid_io::driver::Backend;
+use uraid_nbd::TlsPolicy;
 
 /// The line for whoever waits for the server.
 #[derive(Serialize)]
@@ -74,9 +77,16 @@ impl Ready {
 
 /// Serves in the foreground.
 pub fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
+    match &args.config {
+        Some(place) => run_with(&config::serve_args(place)?, output),
+        None => run_with(args, output),
+    }
+}
+
+/// All options are known.
+fn run_with(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     if args.trial {
-        args.alerts.options()?;
-        return Tls::load(args.tls.options()?.as_ref(), &args.export).map(drop);
+        return try_out(args);
     }
     let options = ServeOptions {
         members: all_members(args)?,
@@ -110,8 +120,35 @@ pub fn run(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     })
 }
 
+/// Whether a server could begin like this; nothing is opened to be written.
+fn try_out(args: &ServeArgs) -> Result<(), Failure> {
+    args.alerts.options()?;
+    Tls::load(args.tls.options()?.as_ref(), &args.export)?;
+    if args.config.is_some() {
+        // Arguments are those of the server that runs; files may have changed since.
+        check_exports(&groups(&all_members(args)?), &args.export)?;
+        check_places(args)?;
+    }
+    Ok(())
+}
+
+/// Whether nobody could come in who should not.
+fn check_places(args: &ServeArgs) -> Result<(), Failure> {
+    let open = is_open(args)?;
+    let mut places = args.listen.iter();
+    places.try_for_each(|place| check_place(place, open))?;
+    let mut metrics = args.metrics.iter();
+    metrics.try_for_each(|place| check_metrics_place(place, args.metrics_insecure))
+}
+
+/// Whether it may listen where other hosts can connect.
+pub fn is_open(args: &ServeArgs) -> Result<bool, Failure> {
+    let tls = args.tls.options()?;
+    Ok(args.insecure || tls.is_some_and(|tls| tls.policy == TlsPolicy::Required))
+}
+
 /// Members of all arrays that were named, and of those found in directories.
-fn all_members(args: &ServeArgs) -> Result<Vec<PathBuf>, Failure> {
+pub fn all_members(args: &ServeArgs) -> Result<Vec<PathBuf>, Failure> {
     let named = args.members.iter().map(|path| canonical(path)).collect();
     if args.scan.is_empty() {
         return Ok(named);

@@ -8,7 +8,7 @@ use crate::server::export::ExportOptions;
 use crate::server::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_LIMIT};
 use crate::server::listen::Listen;
 use crate::server::reader::READERS_LIMIT;
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use std::path::PathBuf;
 
 /// `uraid serve`.
@@ -17,6 +17,7 @@ use std::path::PathBuf;
 Examples:
   uraid serve a.img b.img c.img d.img
   uraid serve --listen tcp:127.0.0.1:10809 --scan /srv/members
+  uraid serve --config /etc/uraid
   uraid serve --scan /srv --export tank,max-connections=4 --export old,read-only,hidden
   uraid serve --listen tcp:0.0.0.0:10809 --tls-certificates /etc/uraid/tls --scan /srv/members
   qemu-img info 'nbd+unix:///demo?socket=/run/uraid/demo.nbd'
@@ -32,6 +33,10 @@ one that is not hidden, where there is only one. An array that cannot be served 
 out, unless it is the only one. Sockets passed by systemd (LISTEN_FDS) take the place of the
 default; one with FileDescriptorName=NAME offers the array NAME alone.")]
 pub struct ServeArgs {
+    /// Take options from this file, or from all files *.toml of a directory: each option is a key
+    /// there, MEMBER is `members`; what is typed wins (see `uraid config`)
+    #[arg(long, value_name = "FILE|DIR")]
+    pub config: Option<PathBuf>,
     /// Where to listen: unix:PATH or tcp:HOST:PORT, port 0 takes a free one (repeatable)
     /// [default: unix:DIR/NAME.nbd, DIR being /run/uraid (root), $XDG_RUNTIME_DIR/uraid or
     /// /tmp/uraid-UID]
@@ -62,7 +67,7 @@ pub struct ServeArgs {
     #[arg(long)]
     pub read_only: bool,
     /// Take every member found in this directory (repeatable)
-    #[arg(long, value_name = "DIR", action = ArgAction::Append)]
+    #[arg(long, value_name = "DIR", action = ArgAction::Append, value_hint = ValueHint::DirPath)]
     pub scan: Vec<PathBuf>,
     /// With --scan: the one array to serve
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
@@ -103,7 +108,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PATH")]
     pub pidfile: Option<PathBuf>,
     /// Members, in any order
-    #[arg(value_name = "MEMBER", required_unless_present = "scan")]
+    #[arg(value_name = "MEMBER", required_unless_present_any = ["scan", "config"],
+          value_hint = ValueHint::FilePath)]
     pub members: Vec<PathBuf>,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::server::tls::{ClientCertificates, Proof, TlsOptions};
-use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use uraid_nbd::TlsPolicy;
 
@@ -106,14 +106,15 @@ pub struct ServeTlsArgs {
     #[arg(long, value_name = "WHEN", value_enum)]
     tls: Option<When>,
     /// Directory with ca-cert.pem, server-cert.pem and server-key.pem, see `uraid tls init`
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     tls_certificates: Option<PathBuf>,
     /// Whether clients have to show a certificate of the authority in ca-cert.pem
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = When::Required,
           requires = "tls_certificates")]
     tls_clients: When,
     /// File of shared secrets, instead of certificates, see `uraid tls psk`
-    #[arg(long, value_name = "FILE", conflicts_with = "tls_certificates")]
+    #[arg(long, value_name = "FILE", conflicts_with = "tls_certificates",
+          value_hint = ValueHint::FilePath)]
     tls_psk: Option<PathBuf>,
 }
 

@@ -23,6 +23,29 @@ pub struct ExportOptions {
     pub description: Option<String>,
 }
 
+/// What a key of an export takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Takes {
+    /// It is said or not.
+    Nothing,
+    /// Text.
+    Text,
+    /// Text, and more than once.
+    Texts,
+    /// A number.
+    Number,
+}
+
+/// All that can be said about an export, on the command line and in files.
+pub const KEYS: [(&str, Takes); 6] = [
+    ("read-only", Takes::Nothing),
+    ("hidden", Takes::Nothing),
+    ("tls", Takes::Nothing),
+    ("tls-client", Takes::Texts),
+    ("max-connections", Takes::Number),
+    ("description", Takes::Text),
+];
+
 /// Longest description, in bytes; the protocol's limit for strings.
 const DESCRIPTION_BYTES_MAX: usize = 4096;
 
@@ -31,25 +54,16 @@ impl FromStr for ExportOptions {
 
     fn from_str(text: &str) -> Result<ExportOptions, String> {
         let (name, rest) = text.split_once(',').unwrap_or((text, ""));
-        check_name(name)?;
-        let mut options = ExportOptions {
-            name: name.to_string(),
-            ..ExportOptions::default()
-        };
+        let mut options = ExportOptions::named(name)?;
         let mut rest = rest;
         while !rest.is_empty() {
             // It may hold commas, so it comes last.
             if let Some(description) = rest.strip_prefix("description=") {
-                if description.len() > DESCRIPTION_BYTES_MAX {
-                    return Err(format!(
-                        "a description has at most {DESCRIPTION_BYTES_MAX} bytes"
-                    ));
-                }
-                options.description = Some(description.to_string());
+                options.set("description", description)?;
                 break;
             }
             let (word, after) = rest.split_once(',').unwrap_or((rest, ""));
-            options.set(word)?;
+            options.set_word(word)?;
             rest = after;
         }
         Ok(options)
@@ -57,6 +71,15 @@ impl FromStr for ExportOptions {
 }
 
 impl ExportOptions {
+    /// Nothing said but the name.
+    pub fn named(name: &str) -> Result<ExportOptions, String> {
+        check_name(name)?;
+        Ok(ExportOptions {
+            name: name.to_string(),
+            ..ExportOptions::default()
+        })
+    }
+
     /// Who may use it.
     pub fn access(&self) -> Access {
         match (&self.tls_clients[..], self.tls) {
@@ -66,28 +89,72 @@ impl ExportOptions {
         }
     }
 
-    fn set(&mut self, word: &str) -> Result<(), String> {
-        match word.split_once('=') {
-            None if word == "read-only" => self.read_only = true,
-            None if word == "hidden" => self.hidden = true,
-            None if word == "tls" => self.tls = true,
-            Some(("tls-client", name)) if !name.is_empty() => {
-                self.tls_clients.push(name.to_string());
+    fn set_word(&mut self, word: &str) -> Result<(), String> {
+        let (key, value) = match word.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (word, None),
+        };
+        let takes = KEYS.iter().find(|(name, _)| *name == key);
+        match (takes, value) {
+            (Some((_, Takes::Nothing)), None) => self.set(key, "true"),
+            (Some((_, Takes::Text | Takes::Texts | Takes::Number)), Some(value)) => {
+                self.set(key, value)
             }
-            Some(("max-connections", number)) => {
-                let number = number.parse().ok().filter(|number| *number > 0);
+            _ => Err(format!("{word:?} is none of {}", usages().join(", "))),
+        }
+    }
+
+    /// Says one thing: `key` is one of [`KEYS`]; `value` is "true" or "false" for those that take
+    /// nothing. Those that take several values are set once for each.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let flag = || value == "true";
+        match key {
+            "read-only" => self.read_only = flag(),
+            "hidden" => self.hidden = flag(),
+            "tls" => self.tls = flag(),
+            "tls-client" if value.is_empty() => return Err("a client's name is not empty".into()),
+            "tls-client" => self.tls_clients.push(value.to_string()),
+            "max-connections" => {
+                let number = value.parse().ok().filter(|number| *number > 0);
                 let number = number.ok_or("max-connections is a number from 1 up")?;
                 self.connections_max = Some(number);
             }
-            _ => {
+            "description" if value.len() > DESCRIPTION_BYTES_MAX => {
                 return Err(format!(
-                    "{word:?} is none of read-only, hidden, tls, tls-client=NAME, max-connections=N, \
-                     description=TEXT"
+                    "a description has at most {DESCRIPTION_BYTES_MAX} bytes"
                 ));
             }
+            "description" => self.description = Some(value.to_string()),
+            other => panic!("{other} is no key of an export"),
         }
         Ok(())
     }
+
+    /// What was said about `key`, one of [`KEYS`]: values as [`ExportOptions::set`] takes them,
+    /// none if nothing was.
+    pub fn said(&self, key: &str) -> Vec<String> {
+        let flag = |said: bool| Vec::from_iter(said.then(|| "true".to_string()));
+        match key {
+            "read-only" => flag(self.read_only),
+            "hidden" => flag(self.hidden),
+            "tls" => flag(self.tls),
+            "tls-client" => self.tls_clients.clone(),
+            "max-connections" => Vec::from_iter(self.connections_max.map(|max| max.to_string())),
+            "description" => Vec::from_iter(self.description.clone()),
+            other => panic!("{other} is no key of an export"),
+        }
+    }
+}
+
+/// Each key with what it takes, for a message.
+fn usages() -> Vec<String> {
+    let usage = |(key, takes): &(&str, Takes)| match takes {
+        Takes::Nothing => key.to_string(),
+        Takes::Text => format!("{key}=TEXT"),
+        Takes::Texts => format!("{key}=NAME"),
+        Takes::Number => format!("{key}=N"),
+    };
+    KEYS.iter().map(usage).collect()
 }
 
 #[cfg(test)]
@@ -116,6 +183,22 @@ mod tests {
                 ..ExportOptions::default()
             })
         );
+    }
+
+    #[test]
+    fn each_key_is_taken_and_said_again() {
+        for (key, takes) in KEYS {
+            let value = if takes == Takes::Nothing { "true" } else { "7" };
+            let mut options = ExportOptions::named("tank").unwrap();
+            assert!(options.said(key).is_empty(), "{key}");
+            options.set(key, value).unwrap();
+            assert_eq!(options.said(key), [value], "{key}");
+            let word = match takes {
+                Takes::Nothing => key.to_string(),
+                _ => format!("{key}={value}"),
+            };
+            assert_eq!(format!("tank,{word}").parse(), Ok(options), "{key}");
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ mod secure;
 pub mod serve;
 mod service;
 mod signals;
-mod sockets;
+pub mod sockets;
 pub mod succession;
 mod systemd;
 mod tally;

@@ -207,7 +207,7 @@ fn hand_on(
 }
 
 /// Arrays must be told apart by their names, and `--export` speaks of what is there.
-fn check_exports(found: &[Group], exports: &[ExportOptions]) -> Result<(), Failure> {
+pub fn check_exports(found: &[Group], exports: &[ExportOptions]) -> Result<(), Failure> {
     for (index, group) in found.iter().enumerate() {
         let twin = found[..index].iter().find(|twin| twin.name == group.name);
         if let Some(twin) = twin {

@@ -8,7 +8,7 @@ use crate::control::paths;
 use crate::failure::{Doing, Failure};
 use std::fs;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use uraid_io::sockets::{
@@ -170,18 +170,45 @@ pub fn open_metrics(
         message: format!("--metrics {place}: {}", failure.message),
         ..failure
     })?;
-    match reach {
-        Reach::Tcp(address) if !open && !is_local(&address) => Err(Failure::refused(format!(
+    if let Reach::Tcp(address) = reach {
+        check_metrics_secure(place, &address, open)?;
+        log::info(&format!("metrics are at http://{address}/metrics"));
+    }
+    let is_unix = file.is_some();
+    Ok(MetricsListener { fd, is_unix, file })
+}
+
+/// Refuses to show metrics to the network unasked.
+fn check_metrics_secure(place: &Listen, address: &SocketAddr, open: bool) -> Result<(), Failure> {
+    match open || is_local(address) {
+        true => Ok(()),
+        false => Err(Failure::refused(format!(
             "--metrics {place}: {address} can be reached from other hosts, and whoever connects \
              sees all metrics, unencrypted; listen on a loopback address or a unix socket, or say \
              --metrics-insecure if the network is yours alone"
         ))),
-        reach => {
-            if let Reach::Tcp(address) = reach {
-                log::info(&format!("metrics are at http://{address}/metrics"));
-            }
-            let is_unix = file.is_some();
-            Ok(MetricsListener { fd, is_unix, file })
+    }
+}
+
+/// Whether a place of `--metrics` would not be refused for safety; nothing is opened.
+pub fn check_metrics_place(place: &Listen, open: bool) -> Result<(), Failure> {
+    let check = |address| check_metrics_secure(place, address, open);
+    addresses(place)?.iter().try_for_each(check)
+}
+
+/// Whether a place of `--listen` would not be refused for safety; nothing is opened.
+pub fn check_place(place: &Listen, open: bool) -> Result<(), Failure> {
+    let check = |address: &SocketAddr| check_secure(&Reach::Tcp(*address), open);
+    addresses(place)?.iter().try_for_each(check)
+}
+
+/// What the host's name stands for; none for a unix socket.
+fn addresses(place: &Listen) -> Result<Vec<SocketAddr>, Failure> {
+    match place {
+        Listen::Unix(_) => Ok(Vec::new()),
+        Listen::Tcp { host, port } => {
+            let found = (host.as_str(), *port).to_socket_addrs();
+            Ok(found.doing(|| format!("listen on {place}"))?.collect())
         }
     }
 }

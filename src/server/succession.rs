@@ -5,6 +5,7 @@
 //! kept here. Then the process executes the program that is now on disk, which takes the sockets
 //! over: whoever has connected meanwhile waits in their queues. The process id stays.
 
+use super::listen::Listen;
 use super::log;
 use crate::failure::{Doing, Failure};
 use nix::time::{ClockId, clock_gettime};
@@ -51,6 +52,20 @@ pub enum Purpose {
     Control(PathBuf),
     /// The place of `--metrics`.
     Metrics(String),
+}
+
+impl Purpose {
+    /// The file of a unix socket of ours.
+    fn file(&self) -> Option<PathBuf> {
+        match self {
+            Purpose::Place(place) | Purpose::Metrics(place) => match place.parse() {
+                Ok(Listen::Unix(path)) => Some(path),
+                _ => None,
+            },
+            Purpose::Control(path) => Some(path.clone()),
+            Purpose::Passed(_) => None,
+        }
+    }
 }
 
 /// What one program leaves to the next.
@@ -155,9 +170,16 @@ impl Succession {
         self.0.upgrades
     }
 
-    /// We serve: says for how long nobody did, and closes what was left and is not needed.
+    /// We serve: says for how long nobody did, and closes what was left and is not needed, as
+    /// configuration files may name other places now.
     pub fn done(&self) {
-        self.0.legacy.lock().expect("no holder panics").clear();
+        for (socket, purpose) in self.0.legacy.lock().expect("no holder panics").drain(..) {
+            // As long as it is open nobody else has made a socket there.
+            if let Some(path) = purpose.file() {
+                let _ = fs::remove_file(path);
+            }
+            drop(socket);
+        }
         if let Some(stopped) = self.0.predecessor_stopped {
             let pause = Duration::from_micros(monotonic_micros().saturating_sub(stopped));
             let version = env!("CARGO_PKG_VERSION");

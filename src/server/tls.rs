@@ -83,7 +83,11 @@ fn from_keys_file(_: &std::path::Path) -> Result<(Acceptor, Vec<String>), SetupE
     ))
 }
 
-fn check_exports(options: Option<&TlsOptions>, exports: &[ExportOptions]) -> Result<(), Failure> {
+/// Whether somebody could use each of `exports`.
+pub fn check_exports(
+    options: Option<&TlsOptions>,
+    exports: &[ExportOptions],
+) -> Result<(), Failure> {
     for export in exports {
         let name = &export.name;
         let problem = match (export.access(), options.map(|options| &options.proof)) {

@@ -53,10 +53,13 @@ pub fn start_and_kill9(sandbox: &Sandbox, options: &str, members: &[PathBuf], af
 /// not set, however many cores there are.
 const READERS_VARIABLE: &str = "URAID_TEST_READERS";
 
+/// Who starts a server with files says everything there.
+const CONFIG_OPTION: &str = "--config";
+
 /// The words of `options`, and what holds for all servers.
 fn serve_options(options: &str) -> Vec<String> {
     let mut words: Vec<String> = options.split_whitespace().map(String::from).collect();
-    if !options.contains("--readers") {
+    if !options.contains("--readers") && !options.contains(CONFIG_OPTION) {
         let readers = std::env::var(READERS_VARIABLE).unwrap_or_else(|_| "0".to_string());
         words.extend(["--readers".to_string(), readers]);
     }
@@ -75,8 +78,8 @@ pub fn scrub_to_end(sandbox: &Sandbox, server: &Server) -> Value {
 }
 
 impl Server {
-    /// Starts a server on unix sockets of its own, unless `options` name a `--listen` or a
-    /// `--control`; `Err` is a server that ended before it was ready.
+    /// Starts a server on unix sockets of its own, unless `options` name a `--listen`, a
+    /// `--control` or a `--config`; `Err` is a server that ended before it was ready.
     pub fn start(sandbox: &Sandbox, options: &str, members: &[PathBuf]) -> Result<Server, Ran> {
         let number = SERVERS.fetch_add(1, Ordering::Relaxed);
         let socket = sandbox.path(format!("s{number}.sock"));
@@ -84,12 +87,13 @@ impl Server {
         let log = sandbox.path(format!("s{number}.log"));
         let mut command = sandbox.uraid_command();
         command.arg("serve").args(serve_options(options));
-        if !options.contains("--listen") {
+        let configured = options.contains(CONFIG_OPTION);
+        if !options.contains("--listen") && !configured {
             command
                 .arg("--listen")
                 .arg(format!("unix:{}", socket.display()));
         }
-        if !options.contains("--control") {
+        if !options.contains("--control") && !configured {
             command.arg("--control").arg(&control);
         }
         command.args(as_args(members));
