@@ -3,12 +3,13 @@
 mod common;
 
 use common::damage::overwrite;
+use common::places::superblock_of;
 use common::server::member;
 use common::{Array, DEGRADED, FAILED, MIB, REFUSED, Sandbox};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use uraid_core::superblock::{Superblock, inspect, tail_start};
+use uraid_core::superblock::Superblock;
 
 #[test]
 fn failed_member_stays_out_after_a_restart() {
@@ -215,9 +216,7 @@ fn a_config_that_was_written_to_some_members_only_was_never_in_force() {
 /// Writes to `member` alone the config in which the member of `slot` has failed.
 fn half_write_failure(member: &Path, slot: u16) {
     let bytes = fs::read(member).expect("read the member");
-    let tail = tail_start(bytes.len() as u64) as usize;
-    let found = inspect(&bytes, &bytes[tail..]).superblock;
-    let mut superblock = found.expect("a superblock");
+    let mut superblock = superblock_of(&bytes);
     superblock.previous = superblock.config.clone();
     superblock.write += 1;
     let config = &mut superblock.config;

@@ -107,6 +107,11 @@ fn assert_reads_back(server: &Server, size: u64) {
     assert!(untouched.iter().all(|b| *b == 0));
 }
 
+fn assert_resident(server: &Server) {
+    let resident = server.resident_mib();
+    assert!(resident < RESIDENT_MIB_MAX, "{resident} MiB");
+}
+
 fn costs_follow_what_is_used(layout: &Layout) {
     let sandbox = Sandbox::new();
     let members: Vec<PathBuf> = sandbox.members(layout.members);
@@ -126,7 +131,7 @@ fn costs_follow_what_is_used(layout: &Layout) {
         client.write(offset, &content(offset, len)).expect("write");
     }
     client.flush().expect("flush");
-    assert!(server.resident_mib() < RESIDENT_MIB_MAX);
+    assert_resident(&server);
     server.kill9();
 
     let server = sandbox.serve(&members);
@@ -136,7 +141,7 @@ fn costs_follow_what_is_used(layout: &Layout) {
     assert_eq!(read.relog, 0, "no recovery was interrupted");
     assert!(read.rest < START_BYTES_MAX, "{} bytes", read.rest);
     assert_reads_back(&server, size);
-    assert!(server.resident_mib() < RESIDENT_MIB_MAX);
+    assert_resident(&server);
     server.stop();
 
     let server = sandbox.serve(&members);

@@ -130,13 +130,13 @@ fn rs_of_four_and_three() {
 }
 
 #[test]
-fn rs_of_two_and_four() {
-    let options = "--level rs --parity 4 --chunk 128K";
+fn rs_of_two_and_three() {
+    let options = "--level rs --parity 3 --chunk 128K";
     Layout {
         options,
-        count: 6,
-        losses: 4,
-        sets: 15 + 20 + 15 + 6 + 1,
+        count: 5,
+        losses: 3,
+        sets: 10 + 10 + 5 + 1,
     }
     .survives();
 }

@@ -361,6 +361,26 @@ fn every_source_file_begins_with_what_it_is_about() {
 }
 
 #[test]
+fn every_test_file_is_in_a_list_of_the_test_command() {
+    let script = read(&root().join("scripts/test"));
+    let lists: Vec<&str> = script
+        .lines()
+        .filter(|line| line.contains("_targets=("))
+        .collect();
+    let listed = |path: &PathBuf| {
+        let stem = path.file_stem().expect("a file").to_string_lossy();
+        let mut words = lists.iter().flat_map(|line| line.split(['(', ')', ' ']));
+        words.any(|word| word == stem)
+    };
+    let forgotten: Vec<String> = files("tests", ".rs")
+        .iter()
+        .filter(|p| p.parent() == Some(&root().join("tests")) && !listed(p))
+        .map(|p| name(p))
+        .collect();
+    assert_none(&forgotten, "scripts/test does not run");
+}
+
+#[test]
 fn random_tests_can_be_replayed() {
     // Whoever takes a seed from the clock prints it; the two helpers that do so print it.
     let clocked = |line: &str| code_of(line).contains("UNIX_EPOCH");

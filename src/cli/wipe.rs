@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use uraid_core::config::{Entry, EntryState};
 use uraid_core::geometry::Slot;
-use uraid_core::superblock::{Inspection, Superblock, wipe_ranges};
+use uraid_core::superblock::{Inspection, Superblock, copy_ranges};
 use uraid_core::units::Uuid;
 use uraid_io::device::{MemberFile, OpenMode};
 
@@ -140,7 +140,7 @@ fn check_one_array(inspections: &[Inspection], force: bool) -> Result<(), Failur
 }
 
 fn wipe(file: &MemberFile) -> std::io::Result<()> {
-    for range in wipe_ranges(file.size_bytes()) {
+    for range in copy_ranges(file.size_bytes()) {
         // A damaged member may be shorter than its superblocks' places.
         if range.end <= file.size_bytes() {
             members::zero(file, range)?;

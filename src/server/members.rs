@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use uraid_core::geometry::Geometry;
-use uraid_core::superblock::{self, HEAD_BYTES, Inspection, TAIL_BYTES};
+use uraid_core::superblock::{self, Inspection, SUPERBLOCK_BYTES, copy_ranges};
 use uraid_core::units::Uuid;
 use uraid_io::device::{MemberFile, OpenError, OpenMode};
 use uraid_io::probe;
@@ -64,17 +64,16 @@ pub fn canonical(path: &Path) -> PathBuf {
 
 /// Reads what `file` says about itself.
 pub fn inspect(file: &MemberFile) -> Result<Inspection, Failure> {
-    let read = |range: Range<u64>| {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        file.read_at(range.start, &mut bytes)
+    let mut copies = [const { Vec::new() }; 4];
+    for (copy, range) in copies.iter_mut().zip(copy_ranges(file.size_bytes())) {
+        if range.end > file.size_bytes() {
+            continue;
+        }
+        copy.resize(SUPERBLOCK_BYTES, 0);
+        file.read_at(range.start, copy)
             .doing(|| format!("read {}", file.path().display()))?;
-        Ok::<_, Failure>(bytes)
-    };
-    let size_bytes = file.size_bytes();
-    let head = read(0..size_bytes.min(HEAD_BYTES))?;
-    let tail_start = superblock::tail_start(size_bytes);
-    let tail = read(tail_start..size_bytes.min(tail_start + TAIL_BYTES))?;
-    Ok(superblock::inspect(&head, &tail))
+    }
+    Ok(superblock::inspect(copies.each_ref().map(|copy| &copy[..])))
 }
 
 /// Refuses the same file named twice, be it by another name or by a link.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{ChecksumPage, Found, Sum, decode_map_page};
-use uraid_core::superblock::{Superblock, inspect, tail_start};
+use uraid_core::superblock::{Superblock, copy_ranges, inspect};
 
 const BLOCK: u64 = 4096;
 
@@ -35,13 +35,18 @@ impl Place {
     }
 }
 
+/// The newest superblock in all the bytes of a member.
+pub fn superblock_of(bytes: &[u8]) -> Superblock {
+    let copies = copy_ranges(bytes.len() as u64);
+    let copies = copies.map(|range| &bytes[range.start as usize..range.end as usize]);
+    inspect(copies).superblock.expect("a valid superblock")
+}
+
 impl Places {
     /// Reads the map from the first of `members`, which are in the order of their roles.
     pub fn read(members: &[PathBuf]) -> Places {
         let bytes = fs::read(&members[0]).expect("read the member");
-        let tail = tail_start(bytes.len() as u64) as usize;
-        let superblock = inspect(&bytes, &bytes[tail..]).superblock;
-        let superblock = superblock.expect("a valid superblock");
+        let superblock = superblock_of(&bytes);
         let g = superblock.geometry;
         let entry = |stripe: u64| {
             let lane = g.lane_of_stripe(Stripe(stripe));
@@ -132,9 +137,7 @@ impl Places {
     pub fn sums_are_known(&self, block: u64, role: usize) -> bool {
         let g = &self.superblock.geometry;
         let bytes = fs::read(&self.members[role]).expect("read the member");
-        let tail = tail_start(bytes.len() as u64) as usize;
-        let own = inspect(&bytes, &bytes[tail..]).superblock;
-        let own = own.expect("a valid superblock");
+        let own = superblock_of(&bytes);
         let slot = self.slot(block);
         let lane = g.lane_of_slot(slot);
         let (page, _) = g.group_place(slot, block as usize % g.shape.rows());
@@ -164,10 +167,8 @@ fn pair(offset: u64) -> Range<u64> {
 /// Which of the four superblock copies of a member are valid.
 pub fn valid_superblocks(member: &Path) -> usize {
     let bytes = fs::read(member).expect("read the member");
-    let tail = tail_start(bytes.len() as u64) as usize;
-    let starts = [0, tail].into_iter();
-    let copies = starts.flat_map(|start| [4 << 10, 512 << 10].map(|copy| start + copy));
+    let copies = copy_ranges(bytes.len() as u64).into_iter();
     copies
-        .filter(|at| Superblock::decode(&bytes[*at..]).is_ok())
+        .filter(|range| Superblock::decode(&bytes[range.start as usize..]).is_ok())
         .count()
 }

@@ -13,7 +13,6 @@ use crate::geometry::{Geometry, Level, Shape};
 use crate::units::{BLOCK, Uuid};
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -345,32 +344,39 @@ pub struct Inspection {
     pub findings: Vec<String>,
 }
 
-/// Looks for superblocks in the first [`HEAD_BYTES`] and the last [`TAIL_BYTES`] of a member
-/// (`tail` begins at [`tail_start`]). Shorter slices are fine: what they lack is absent.
-pub fn inspect(head: &[u8], tail: &[u8]) -> Inspection {
+/// Where the copies are on a member of `member_bytes`: A and B at its start, then at its end.
+pub fn copy_ranges(member_bytes: u64) -> [Range<u64>; 4] {
+    let tail = tail_start(member_bytes);
+    let [a, b] = COPY_OFFSETS;
+    [a, b, tail + a, tail + b].map(|start| start..start + SUPERBLOCK_BYTES as u64)
+}
+
+/// Looks for superblocks in the copies of a member, in the order of [`copy_ranges`]; of a copy for
+/// which the member is too short, no bytes are given.
+pub fn inspect(copies: [&[u8]; 4]) -> Inspection {
+    let places = [
+        "A at the start",
+        "B at the start",
+        "A at the end",
+        "B at the end",
+    ];
     let mut newest: Option<Superblock> = None;
     let mut findings = Vec::new();
-    for (bytes, place) in [(head, "start"), (tail, "end")] {
-        for (offset, copy) in COPY_OFFSETS.into_iter().zip(["A", "B"]) {
-            let bytes = bytes.get(offset as usize..).unwrap_or(&[]);
-            match Superblock::decode(bytes) {
-                Ok(found) => {
-                    if newest.as_ref().is_none_or(|n| found.write > n.write) {
-                        newest = Some(found);
-                    }
+    for (bytes, place) in copies.into_iter().zip(places) {
+        match Superblock::decode(bytes) {
+            Ok(found) => {
+                if newest.as_ref().is_none_or(|n| found.write > n.write) {
+                    newest = Some(found);
                 }
-                Err(SuperblockError::Absent) => {}
-                Err(SuperblockError::Damaged(what)) => {
-                    findings.push(format!(
-                        "superblock {copy} at the {place} is damaged: {what}"
-                    ));
-                }
-                Err(SuperblockError::Unsupported(what)) => {
-                    findings.push(format!(
-                        "superblock {copy} at the {place} is not supported here: {what}; \
-                         use a newer uraid"
-                    ));
-                }
+            }
+            Err(SuperblockError::Absent) => {}
+            Err(SuperblockError::Damaged(what)) => {
+                findings.push(format!("superblock {place} is damaged: {what}"));
+            }
+            Err(SuperblockError::Unsupported(what)) => {
+                findings.push(format!(
+                    "superblock {place} is not supported here: {what}; use a newer uraid"
+                ));
             }
         }
     }
@@ -380,22 +386,11 @@ pub fn inspect(head: &[u8], tail: &[u8]) -> Inspection {
     }
 }
 
-/// What to overwrite so that a member of `member_bytes` is no longer recognised.
-pub fn wipe_ranges(member_bytes: u64) -> Vec<Range<u64>> {
-    let tail = tail_start(member_bytes);
-    let mut ranges = vec![];
-    for start in [0, tail] {
-        for copy in COPY_OFFSETS {
-            ranges.push(start + copy..start + copy + SUPERBLOCK_BYTES as u64);
-        }
-    }
-    ranges
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Entry, EntryState};
+    use alloc::vec;
 
     fn example() -> Superblock {
         let shape = Shape::new(Level::Raid5, 3, None, None, None).unwrap();
@@ -488,21 +483,16 @@ mod tests {
 
     #[test]
     fn the_newest_valid_copy_counts_and_damage_is_reported() {
-        let mut head = vec![0; HEAD_BYTES as usize];
-        let mut tail = vec![0; TAIL_BYTES as usize];
-        for write in [4, 5] {
-            let bytes = Superblock { write, ..example() }.encode();
-            let at = COPY_OFFSETS[(write % 2) as usize] as usize;
-            head[at..at + bytes.len()].copy_from_slice(&bytes);
-            tail[at..at + bytes.len()].copy_from_slice(&bytes);
-        }
-        let found = inspect(&head, &tail);
+        let copy = |write| Superblock { write, ..example() }.encode();
+        let (four, mut five) = (copy(4), copy(5));
+        let found = inspect([&four, &five, &four, &five]);
         assert_eq!(found.superblock.unwrap().write, 5);
         assert!(found.findings.is_empty());
-        head[COPY_OFFSETS[1] as usize + 9000] ^= 1;
-        let found = inspect(&head, &[]);
+        five[9000] ^= 1;
+        let found = inspect([&four, &five, &[], &[]]);
         assert_eq!(found.superblock.unwrap().write, 4);
         assert_eq!(found.findings.len(), 1);
-        assert!(inspect(&[], &[]).superblock.is_none());
+        assert!(found.findings[0].contains("B at the start"));
+        assert!(inspect([&[]; 4]).superblock.is_none());
     }
 }

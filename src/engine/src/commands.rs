@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use uraid_core::config::{Config, Entry, EntryState, Index};
 use uraid_core::events::EventKind;
-use uraid_core::superblock::{Superblock, wipe_ranges};
+use uraid_core::superblock::{Superblock, copy_ranges};
 use uraid_core::units::{BLOCK_BYTES, Uuid};
 
 impl From<Unchanged> for CommandError {
@@ -306,7 +306,7 @@ impl Array {
     async fn blank(&self, device: &Device, found: Option<&Superblock>) -> Result<()> {
         let newest = found.map(|s| Superblock::offsets(s.write, device.size_bytes));
         let is_newest = |r: &Range<u64>| newest.is_some_and(|n| n.contains(&r.start));
-        let (last, first): (Vec<_>, Vec<_>) = wipe_ranges(device.size_bytes)
+        let (last, first): (Vec<_>, Vec<_>) = copy_ranges(device.size_bytes)
             .into_iter()
             .partition(is_newest);
         let failed = |error| {

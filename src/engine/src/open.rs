@@ -21,9 +21,7 @@ use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble, one_array
 use uraid_core::config::{Config, EntryState, Index};
 use uraid_core::events::EventKind;
 use uraid_core::journal::Checkpoint;
-use uraid_core::superblock::{
-    COPY_OFFSETS, Inspection, SUPERBLOCK_BYTES, Superblock, inspect, tail_start,
-};
+use uraid_core::superblock::{Inspection, SUPERBLOCK_BYTES, Superblock, copy_ranges, inspect};
 use uraid_core::units::{BLOCK, BLOCK_BYTES, is_blank};
 
 /// Newest checkpoint of each lane, by device.
@@ -445,26 +443,20 @@ pub async fn read_checkpoint(
 
 /// Reads all four superblock copies of a device; one that cannot be read hides no other.
 pub async fn inspect_device(port: &Port, pool: &Pool, device: &Device) -> Inspection {
-    let mut ends = Vec::new();
+    let mut copies = [const { Vec::new() }; 4];
     let mut unreadable = None;
     let end = device.size_bytes / BLOCK * BLOCK;
-    for start in [0, tail_start(device.size_bytes)] {
-        let mut bytes = alloc::vec![0; COPY_OFFSETS[1] as usize + SUPERBLOCK_BYTES];
-        for offset in COPY_OFFSETS {
-            if start + offset + SUPERBLOCK_BYTES as u64 > end {
-                continue;
-            }
-            let read = port.read(device.id, start + offset, pool.take(SUPERBLOCK_BYTES));
-            match read.filled().await {
-                Ok(copy) => {
-                    bytes[offset as usize..][..SUPERBLOCK_BYTES].copy_from_slice(&copy);
-                }
-                Err(error) => unreadable = Some(error),
-            }
+    for (copy, range) in copies.iter_mut().zip(copy_ranges(device.size_bytes)) {
+        if range.end > end {
+            continue;
         }
-        ends.push(bytes);
+        let read = port.read(device.id, range.start, pool.take(SUPERBLOCK_BYTES));
+        match read.filled().await {
+            Ok(bytes) => *copy = bytes.to_vec(),
+            Err(error) => unreadable = Some(error),
+        }
     }
-    let mut found = inspect(&ends[0], &ends[1]);
+    let mut found = inspect(copies.each_ref().map(|copy| &copy[..]));
     if let Some(error) = unreadable {
         found
             .findings

@@ -2,7 +2,7 @@
 //! them, and are waited for so long and no longer.
 
 use crate::server::log;
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use std::collections::BTreeMap;
 use std::io;
 use std::thread;
@@ -16,6 +16,9 @@ const READ_MAX: usize = 3;
 
 /// How long members may take, all together. One that takes longer is left out from then on.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// How long nothing may be answered until another thread takes over what a member may hold up.
+const STALL_MAX: Duration = Duration::from_millis(100);
 
 /// Stack of a thread that reads or writes.
 const STACK_BYTES: usize = 128 << 10;
@@ -83,38 +86,47 @@ impl Store {
         if self.read_only {
             return;
         }
-        let (sender, results) = bounded(self.members.len());
+        let writes = self.lacking(pages);
+        if writes.is_empty() {
+            return;
+        }
         let mut waiting: BTreeMap<Uuid, String> = BTreeMap::new();
+        for write in &writes {
+            waiting.insert(write.member, write.file.path().display().to_string());
+        }
+        for (member, result) in write_all(writes) {
+            let path = waiting.remove(&member).expect("each answers once");
+            if let Err(error) = result {
+                self.leave_out(member, &path, &error.to_string());
+            }
+        }
+        for (member, path) in waiting {
+            self.leave_out(member, &path, "it does not answer");
+        }
+    }
+
+    /// What members lack of these pages. From now on they are thought to have it.
+    fn lacking(&mut self, pages: &[EventPage]) -> Vec<Write> {
+        let mut writes = Vec::new();
         for (uuid, member) in &mut self.members {
             let lacking =
                 |page: &&EventPage| member.written.get(&page.number) != Some(&page.version);
-            let lacking: Vec<&EventPage> = pages.iter().filter(lacking).collect();
+            let encode = |page: &EventPage| (page.offset(), page.encode(self.key));
+            let lacking: Vec<_> = pages.iter().filter(lacking).map(encode).collect();
             if lacking.is_empty() {
                 continue;
             }
-            let encode = |page: &&EventPage| (page.offset(), page.encode(self.key));
-            let writes: Vec<(u64, Vec<u8>)> = lacking.iter().map(encode).collect();
             member.written = pages
                 .iter()
                 .map(|page| (page.number, page.version))
                 .collect();
-            waiting.insert(*uuid, member.file.path().display().to_string());
-            let (uuid, file, sender) = (*uuid, member.file.share(), sender.clone());
-            apart(move || drop(sender.send((uuid, write_all(&file, &writes)))));
+            writes.push(Write {
+                member: *uuid,
+                file: member.file.share(),
+                pages: lacking,
+            });
         }
-        drop(sender);
-        let deadline = Instant::now() + ANSWER_MAX;
-        while !waiting.is_empty()
-            && let Ok((uuid, result)) = results.recv_deadline(deadline)
-        {
-            let path = waiting.remove(&uuid).expect("each answers once");
-            if let Err(error) = result {
-                self.leave_out(uuid, &path, &error.to_string());
-            }
-        }
-        for (uuid, path) in waiting {
-            self.leave_out(uuid, &path, "it does not answer");
-        }
+        writes
     }
 
     /// The member keeps the log no longer, until it is in sync anew.
@@ -134,9 +146,53 @@ fn apart(work: impl FnOnce() + Send + 'static) {
     drop(thread.stack_size(STACK_BYTES).spawn(work));
 }
 
-fn write_all(file: &MemberFile, writes: &[(u64, Vec<u8>)]) -> io::Result<()> {
-    let mut writes = writes.iter();
-    writes.try_for_each(|(offset, bytes)| file.write_at(*offset, bytes))
+/// Encoded pages and where a member takes them.
+struct Write {
+    member: Uuid,
+    file: MemberFile,
+    pages: Vec<(u64, Vec<u8>)>,
+}
+
+/// How it went with those that answered in time.
+fn write_all(writes: Vec<Write>) -> Vec<(Uuid, io::Result<()>)> {
+    let count = writes.len();
+    let (queue, queued) = bounded(count);
+    writes
+        .into_iter()
+        .for_each(|write| queue.send(write).expect("there is room for all"));
+    drop(queue);
+    let (answer, answers) = bounded(count);
+    let deadline = Instant::now() + ANSWER_MAX;
+    let mut done = Vec::with_capacity(count);
+    // One thread does it, as each keeps memory of its own; more only beside members that hang.
+    start_writing(&queued, &answer);
+    while done.len() < count {
+        match answers.recv_deadline(deadline.min(Instant::now() + STALL_MAX)) {
+            Ok(result) => done.push(result),
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => break,
+            Err(_) => start_writing(&queued, &answer),
+        }
+    }
+    // What nobody began with is not to be written any more, when a member comes back to life.
+    queued.try_iter().for_each(drop);
+    done
+}
+
+fn start_writing(queued: &Receiver<Write>, answer: &Sender<(Uuid, io::Result<()>)>) {
+    let (queued, answer) = (queued.clone(), answer.clone());
+    apart(move || {
+        for Write {
+            member,
+            file,
+            pages,
+        } in queued
+        {
+            let mut pages = pages.iter();
+            let result = pages.try_for_each(|(offset, bytes)| file.write_at(*offset, bytes));
+            // Nobody listens any more if it took too long.
+            drop(answer.send((member, result)));
+        }
+    });
 }
 
 #[cfg(test)]

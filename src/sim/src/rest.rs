@@ -3,12 +3,13 @@
 
 use crate::medium::{Durable, Medium};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use uraid_core::config::{Config, Entry, Index};
 use uraid_core::geometry::{Geometry, Slot, Stripe};
 use uraid_core::journal::Checkpoint;
 use uraid_core::pages::{ChecksumPage, Found, MapEntry, block_matches, decode_map_page};
 use uraid_core::superblock::{
-    HEAD_BYTES, Superblock, TAIL_BYTES, inspect as inspect_superblocks, tail_start,
+    SUPERBLOCK_BYTES, Superblock, copy_ranges, inspect as inspect_superblocks,
 };
 use uraid_core::units::BLOCK_BYTES;
 use uraid_parity::Kernels;
@@ -46,20 +47,26 @@ pub fn inspect(g: &Geometry, key: u64, media: &BTreeMap<usize, Medium>) -> Resul
 
 /// The newest superblock on a medium.
 pub fn superblock_of(medium: &Medium) -> Option<Superblock> {
-    let mut head = vec![0; HEAD_BYTES as usize];
-    let mut tail = vec![0; TAIL_BYTES as usize];
-    medium.read(0, &mut head);
-    medium.read(tail_start(medium.len()), &mut tail);
-    inspect_superblocks(&head, &tail).superblock
+    let read = |range: Range<u64>| {
+        let mut copy = vec![0; SUPERBLOCK_BYTES];
+        medium.read(range.start, &mut copy);
+        copy
+    };
+    newest_superblock(copy_ranges(medium.len()).map(read))
 }
 
 /// The newest superblock of those that are durable.
 pub fn durable_superblock(medium: &Medium) -> Option<Superblock> {
-    let mut head = vec![0; HEAD_BYTES as usize];
-    let mut tail = vec![0; TAIL_BYTES as usize];
-    medium.durable().load(0, &mut head);
-    medium.durable().load(tail_start(medium.len()), &mut tail);
-    inspect_superblocks(&head, &tail).superblock
+    let load = |range: Range<u64>| {
+        let mut copy = vec![0; SUPERBLOCK_BYTES];
+        medium.durable().load(range.start, &mut copy);
+        copy
+    };
+    newest_superblock(copy_ranges(medium.len()).map(load))
+}
+
+fn newest_superblock(copies: [Vec<u8>; 4]) -> Option<Superblock> {
+    inspect_superblocks(copies.each_ref().map(|copy| &copy[..])).superblock
 }
 
 /// What a member says about itself and the others, for the trace.

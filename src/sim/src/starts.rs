@@ -11,7 +11,7 @@ use crate::world::{Phase, World};
 use std::collections::BTreeSet;
 use uraid_core::config::{Config, Entry, EntryState, Index};
 use uraid_core::geometry::Slot;
-use uraid_core::superblock::{COPY_OFFSETS, SUPERBLOCK_BYTES, Superblock, tail_start};
+use uraid_core::superblock::{SUPERBLOCK_BYTES, Superblock, copy_ranges};
 use uraid_engine::api::{DeviceId, OpenOptions, Refusal};
 
 impl World {
@@ -214,12 +214,8 @@ fn witnessed_nonce(witness: &[u8]) -> u64 {
 /// Whether there is a superblock.
 fn is_member(medium: &Medium) -> bool {
     let mut bytes = vec![0; SUPERBLOCK_BYTES];
-    let starts = [0, tail_start(medium.len())];
-    starts
-        .into_iter()
-        .flat_map(|s| COPY_OFFSETS.map(|c| s + c))
-        .any(|offset| {
-            medium.read(offset, &mut bytes);
-            Superblock::decode(&bytes).is_ok()
-        })
+    copy_ranges(medium.len()).into_iter().any(|range| {
+        medium.read(range.start, &mut bytes);
+        Superblock::decode(&bytes).is_ok()
+    })
 }

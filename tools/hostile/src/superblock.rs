@@ -13,7 +13,7 @@ pub fn run(data: &[u8]) {
     let mut c = Choices::new(data);
     if c.one_in(8) {
         let bytes = c.rest();
-        let _ = inspect(bytes, bytes);
+        let _ = inspect([bytes; 4]);
         return;
     }
     let mut superblock = c.pick(&LAYOUTS).superblocks().swap_remove(0);

@@ -14,7 +14,7 @@ use uraid_core::listed::ListedPages;
 use uraid_core::pages::{
     ChecksumPage, Found, MapEntry, PageStamp, Peer, Sum, decode_map_page, encode_map_page,
 };
-use uraid_core::superblock::{COPY_OFFSETS, SUPERBLOCK_BYTES, Superblock, tail_start};
+use uraid_core::superblock::{SUPERBLOCK_BYTES, Superblock, copy_ranges};
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
 
 /// A member and what it is said to be.
@@ -100,9 +100,9 @@ impl Victim<'_> {
 
     /// All copies become one that was changed.
     fn superblock(&mut self, c: &mut Choices<'_>) {
-        let places: Vec<u64> = [0, tail_start(self.member.len)]
+        let places: Vec<u64> = copy_ranges(self.member.len)
             .into_iter()
-            .flat_map(|start| COPY_OFFSETS.map(|copy| start + copy))
+            .map(|range| range.start)
             .filter(|offset| self.member.holds(*offset, SUPERBLOCK_BYTES as u64))
             .collect();
         let copies = places
