@@ -9,6 +9,7 @@ use common::{Array, DEGRADED, MIB, REFUSED, Ran, Sandbox};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use uraid_core::superblock::copy_ranges;
 
 const DRY: &str = "--dry-run";
 
@@ -31,13 +32,14 @@ fn dry(array: &Array, command: &str, args: &[&Path]) -> Ran {
     ran
 }
 
-/// The zones that tell who is a member. The rest of a live array moves by itself.
+/// What tells who is a member. The rest of a live array moves by itself, the log of events too.
 fn superblocks(members: &[PathBuf]) -> Vec<Vec<u8>> {
-    let mut found = contents(members);
-    found
-        .iter_mut()
-        .for_each(|bytes| bytes.truncate(MIB as usize));
-    found
+    let copies = |bytes: Vec<u8>| {
+        let ranges = copy_ranges(bytes.len() as u64).into_iter();
+        let copies = ranges.map(|range| &bytes[range.start as usize..range.end as usize]);
+        copies.collect::<Vec<_>>().concat()
+    };
+    contents(members).into_iter().map(copies).collect()
 }
 
 /// Who has which slot, and how it is.
