@@ -9,6 +9,7 @@ pub use super::events_args::EventsArgs;
 pub use super::explain::ExplainArgs;
 pub use super::plan::args::PlanArgs;
 pub use super::serve_args::{IoBackend, ServeArgs};
+pub use super::set::SetArgs;
 use super::sizes::{parse_rate, parse_size};
 pub use super::tls_args::{TlsAction, TlsArgs};
 use crate::control::paths::check_name;
@@ -89,6 +90,8 @@ pub enum Command {
     Wipe(WipeArgs),
     /// Zero the error counters
     Clear(ClearArgs),
+    /// Change how a served array runs, until its server ends
+    Set(SetArgs),
     /// Make certificates and keys for encrypted connections
     Tls(TlsArgs),
     /// Make a block device of a served array on this host, and mount it
@@ -552,6 +555,12 @@ mod tests {
             "uraid status --name a --control /b",
             "uraid fail",
             "uraid replace 1",
+            "uraid set",
+            "uraid set read-balance",
+            "uraid serve --read-balance fastest a",
+            "uraid serve --hedge-percent 101 a",
+            "uraid serve --read-weight a a",
+            "uraid serve --read-weight a=0 a",
             "uraid scrub",
             "uraid scrub begin",
             "uraid scrub start --rate-max fast",

@@ -22,6 +22,7 @@ mod render;
 mod scrub;
 mod serve;
 mod serve_args;
+mod set;
 mod sizes;
 mod status;
 mod target;
@@ -69,6 +70,7 @@ fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure>
         Command::List => target::list(output),
         Command::Wipe(args) => wipe::run(args, output),
         Command::Clear(args) => orders::clear(args, output),
+        Command::Set(args) => set::run(args, output),
         Command::Tls(args) => tls::run(args, output),
         Command::Attach(args) => attach::attach(args, output),
         Command::Detach(args) => attach::detach(args, output),

@@ -126,7 +126,7 @@ pub fn upgrade(args: &UpgradeArgs, output: Output) -> Result<(), Failure> {
     }
 }
 
-fn carry_out(
+pub fn carry_out(
     server: &ServerArgs,
     (wait, dry_run): (WaitArgs, DryRunArgs),
     order: &Order,

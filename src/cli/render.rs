@@ -123,6 +123,14 @@ fn troubles(status: &StatusReport) -> Vec<String> {
     if let Some(reason) = &status.suspended {
         lines.push(format!("writes are suspended: {reason}"));
     }
+    for member in &status.members {
+        if let (Some(slot), Some(seconds)) = (member.slot, member.slow_seconds) {
+            let time = show_duration(Duration::from_secs(seconds));
+            lines.push(format!(
+                "member {slot} is slow and has not been read for {time}; it is tried now and then"
+            ));
+        }
+    }
     if status.lost_blocks > 0 {
         lines.push(format!(
             "{} of data lost beyond redundancy: reading it fails until it is overwritten",
@@ -314,6 +322,17 @@ mod tests {
         assert!(text.contains("scrub   running: 25 %"), "{text}");
         assert!(
             text.contains("found   member 1 (/m1): 2 wrong blocks, 0 repaired"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_slow_member_is_told() {
+        let mut report = samples::optimal();
+        report.members[2].slow_seconds = Some(61);
+        let text = status(&report);
+        assert!(
+            text.contains("member 2 is slow and has not been read for"),
             "{text}"
         );
     }

@@ -2,6 +2,7 @@
 
 use super::args::{IoBackend, ServeArgs};
 use super::config;
+use super::orders::path_text;
 use super::output::Output;
 use crate::failure::Failure;
 use crate::server::array::Manner;
@@ -12,6 +13,7 @@ use crate::server::sockets::{check_metrics_place, check_place};
 use crate::server::tls::Tls;
 use serde::Serialize;
 use std::path::PathBuf;
+use uraid_engine::api::ReadOptions;
 use uraid_io::driver::Backend;
 use uraid_nbd::TlsPolicy;
 
@@ -106,6 +108,7 @@ fn run_with(args: &ServeArgs, output: Output) -> Result<(), Failure> {
             },
             skip_verification: args.skip_verification,
             rebuild_share_percent: args.rebuild_share,
+            reads: read_options(args)?,
         },
         memory: args.memory,
         readers: args.readers.unwrap_or_else(default_count),
@@ -145,6 +148,22 @@ fn check_places(args: &ServeArgs) -> Result<(), Failure> {
 pub fn is_open(args: &ServeArgs) -> Result<bool, Failure> {
     let tls = args.tls.options()?;
     Ok(args.insecure || tls.is_some_and(|tls| tls.policy == TlsPolicy::Required))
+}
+
+/// How members are chosen for reads; they are known by the paths under which they are opened.
+fn read_options(args: &ServeArgs) -> Result<ReadOptions, Failure> {
+    let mostly = args.write_mostly.iter().map(|path| path_text(path));
+    let weight = |(path, weight): &(PathBuf, u16)| Ok((path_text(path)?, *weight));
+    Ok(ReadOptions {
+        balance: args.read_balance,
+        hedge_percent: args.hedge_percent,
+        write_mostly: mostly.collect::<Result<_, Failure>>()?,
+        weights: args
+            .read_weight
+            .iter()
+            .map(weight)
+            .collect::<Result<_, Failure>>()?,
+    })
 }
 
 /// Members of all arrays that were named, and of those found in directories.

@@ -8,8 +8,11 @@ use crate::server::export::ExportOptions;
 use crate::server::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_LIMIT};
 use crate::server::listen::Listen;
 use crate::server::reader::READERS_LIMIT;
+use crate::server::settings::{HEDGE_PERCENT_MAX, READ_WEIGHT_MAX};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use std::path::PathBuf;
+use uraid_engine::api::ReadOptions;
+use uraid_engine::status::ReadBalance;
 
 /// `uraid serve`.
 #[derive(Args, Debug)]
@@ -83,6 +86,22 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 20,
           value_parser = clap::value_parser!(u8).range(1..=100))]
     pub rebuild_share: u8,
+    /// Which copy is read where there are several: least-latency (the one that is expected to answer
+    /// first), round-robin, weighted (by --read-weight) or address-hash
+    #[arg(long, value_name = "HOW", default_value = ReadBalance::default().as_str(),
+          value_parser = str::parse::<ReadBalance>)]
+    pub read_balance: ReadBalance,
+    /// Extra reads that may be made for late ones, of other members, in percent of all; 0: none
+    #[arg(long, value_name = "PERCENT", default_value_t = ReadOptions::HEDGE_PERCENT,
+          value_parser = clap::value_parser!(u8).range(..=i64::from(HEDGE_PERCENT_MAX)))]
+    pub hedge_percent: u8,
+    /// Read this member only when others cannot be (repeatable)
+    #[arg(long, value_name = "MEMBER", action = ArgAction::Append)]
+    pub write_mostly: Vec<PathBuf>,
+    /// With --read-balance weighted: this member's share of the reads, beside 1 for each that is not
+    /// named (repeatable)
+    #[arg(long, value_name = "MEMBER=N", action = ArgAction::Append, value_parser = parse_weight)]
+    pub read_weight: Vec<(PathBuf, u16)>,
     /// How members are read and written [default: uring where the kernel allows it]
     #[arg(long, value_name = "BACKEND", value_enum)]
     pub io: Option<IoBackend>,
@@ -125,6 +144,14 @@ pub enum IoBackend {
 fn parse_readers(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| *number <= READERS_LIMIT);
     number.ok_or_else(|| format!("a number up to {READERS_LIMIT}"))
+}
+
+fn parse_weight(text: &str) -> Result<(PathBuf, u16), String> {
+    let (path, weight) = text.rsplit_once('=').ok_or("MEMBER=N is wanted")?;
+    let weight = weight.parse().ok();
+    let weight = weight.filter(|weight| (1..=READ_WEIGHT_MAX).contains(weight));
+    let weight = weight.ok_or_else(|| format!("a weight from 1 to {READ_WEIGHT_MAX}"))?;
+    Ok((path.into(), weight))
 }
 
 fn parse_connections(text: &str) -> Result<usize, String> {

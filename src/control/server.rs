@@ -210,6 +210,10 @@ fn orders(mode: Mode) -> Router<Desk> {
             post(move |desk, body| carry_out(desk, body, mode, Order::Clear)),
         )
         .route(
+            "/set",
+            post(move |desk, body| carry_out(desk, body, mode, Order::Set)),
+        )
+        .route(
             "/scrub/start",
             post(move |desk, body| carry_out(desk, body, mode, Order::ScrubStart)),
         )

@@ -74,6 +74,17 @@ pub struct ClearBody {
     pub member: Option<MemberReference>,
 }
 
+/// Body of `set`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetBody {
+    /// Of which member; none means of the array.
+    #[serde(default)]
+    pub member: Option<MemberReference>,
+    /// Names and values, as `uraid set` takes them.
+    pub settings: BTreeMap<String, String>,
+}
+
 /// Body of `scrub/start`.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +115,8 @@ pub enum Order {
     Replace(ReplaceBody),
     /// Zero error counters.
     Clear(ClearBody),
+    /// Change how the array runs.
+    Set(SetBody),
     /// Begin a scrub.
     ScrubStart(ScrubStartBody),
     /// Have the scrub keep its place and do nothing.
@@ -130,6 +143,7 @@ impl Order {
             Order::Add(b) => ("/v1/add", body(b)),
             Order::Replace(b) => ("/v1/replace", body(b)),
             Order::Clear(b) => ("/v1/clear", body(b)),
+            Order::Set(b) => ("/v1/set", body(b)),
             Order::ScrubStart(b) => ("/v1/scrub/start", body(b)),
             Order::ScrubPause(b) => ("/v1/scrub/pause", body(b)),
             Order::ScrubResume(b) => ("/v1/scrub/resume", body(b)),
@@ -333,6 +347,7 @@ pub mod samples {
             write_errors: 0,
             checksum_errors: 0,
             slow_seconds: None,
+            sit_outs: 0,
             write_mostly: false,
             read_weight: 1,
             io: Default::default(),

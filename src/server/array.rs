@@ -33,7 +33,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use uraid_buffer::Pool;
 use uraid_core::units::Uuid;
-use uraid_engine::api::OpenOptions;
+use uraid_engine::api::{OpenOptions, ReadOptions};
 use uraid_io::driver::{Backend, Driver, Limits};
 use uraid_nbd::Export;
 
@@ -41,7 +41,7 @@ use uraid_nbd::Export;
 const PREFERRED_BLOCK_BYTES_MAX: u32 = 1 << 20;
 
 /// How arrays are opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Manner {
     /// How members are read and written.
     pub backend: Backend,
@@ -53,6 +53,8 @@ pub struct Manner {
     pub skip_verification: bool,
     /// Share of the time that a rebuild takes while clients are at work, in percent.
     pub rebuild_share_percent: u8,
+    /// How members are chosen for reads.
+    pub reads: ReadOptions,
 }
 
 /// What a data thread is to do.
@@ -339,6 +341,7 @@ fn open(
     mailbox: &Mailbox,
 ) -> Result<Host, Failure> {
     let mut options = engine_options(array.uuid, manner.read_only, manner.force)?;
+    options.reads = manner.reads;
     options.view_bytes_max = memory.view;
     options.skip_verification = manner.skip_verification;
     options.rebuild_share_percent = manner.rebuild_share_percent;

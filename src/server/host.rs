@@ -23,12 +23,12 @@ use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
 use uraid_core::events::{EventKind, Severity};
 use uraid_core::units::Uuid;
-use uraid_engine::Engine;
 use uraid_engine::api::{
     Command, CommandError, CommandId, Device, DeviceId, Event, Happening, MemberName, Mode,
     OpenOptions, Refusal, Reply, Request, RequestId,
 };
 use uraid_engine::status::{ArrayState, MemberState, Status};
+use uraid_engine::{Engine, ReadTimes};
 use uraid_io::device::MemberFile;
 use uraid_io::driver::{Driver, DriverEvent};
 
@@ -302,6 +302,11 @@ impl Host {
             Mode::Earnest => self.engine.command(id, command),
             Mode::DryRun => self.engine.rehearse(id, command),
         }
+    }
+
+    /// Other threads have read from a device: how long that took.
+    pub fn absorb_reads(&mut self, device: DeviceId, times: &ReadTimes) {
+        self.engine.absorb_reads(device, times);
     }
 
     /// A member that housekeeping found missing.

@@ -47,6 +47,7 @@ pub mod reclaim;
 mod secure;
 pub mod serve;
 mod service;
+pub mod settings;
 mod signals;
 pub mod sockets;
 pub mod succession;

@@ -302,7 +302,7 @@ impl Jobs<'_> {
         let uri = |listener: &Listener| listener.reach.uri(&array.name, options.requires_tls());
         let limit = options.export(&array.name).connections_max;
         Job {
-            manner: options.manner,
+            manner: options.manner.clone(),
             memory,
             control,
             uris: here.filter_map(uri).collect(),

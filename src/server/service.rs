@@ -6,6 +6,7 @@ use super::heartbeat::Heartbeat;
 use super::host::{Answer, Host, Notice};
 use super::log;
 use super::reader::Readers;
+use super::settings;
 use super::tally::Books;
 use crate::control::wire::{
     About, AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, ScrubStartBody,
@@ -182,7 +183,8 @@ impl Service {
         }
     }
 
-    fn status(&self) -> Result<StatusReport, Failure> {
+    fn status(&mut self) -> Result<StatusReport, Failure> {
+        self.readers.take_times(&mut self.host);
         let status = self.host.status();
         let status =
             status.ok_or_else(|| Failure::failed("the array is not assembled yet; try again"))?;
@@ -236,6 +238,10 @@ impl Service {
             Order::Replace(ReplaceBody { old, force, .. }) => {
                 let old = member(&old)?;
                 Plan::WithDevice(Box::new(move |new| Command::Replace { old, new, force }))
+            }
+            Order::Set(body) => {
+                let of = body.member.as_ref().map(member).transpose()?;
+                Plan::Command(Command::Set(settings::read(&body.settings, of.as_ref())?))
             }
             Order::ScrubStart(ScrubStartBody {
                 bytes_per_second_max,

@@ -23,6 +23,9 @@ pub struct MemberReport {
     /// For how many seconds it has been out of reads for being slow, or null.
     #[serde(default)]
     pub slow_seconds: Option<u64>,
+    /// How often it was, since the server opened it.
+    #[serde(default)]
+    pub sit_outs: u64,
     /// Whether it is read only when others cannot be.
     #[serde(default)]
     pub write_mostly: bool,
@@ -91,6 +94,7 @@ impl From<&MemberStatus> for MemberReport {
             write_errors: member.write_errors,
             checksum_errors: member.checksum_errors,
             slow_seconds: member.slow_nanos.map(|nanos| nanos / 1_000_000_000),
+            sit_outs: member.sit_outs,
             write_mostly: member.write_mostly,
             read_weight: member.read_weight,
             io: MemberIoReport::from(&member.io),

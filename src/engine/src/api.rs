@@ -22,6 +22,7 @@
 //! I/O may complete in any order. The host never retries on its own and never reports success
 //! for anything that did not wholly succeed.
 
+use crate::status::ReadBalance;
 use alloc::string::String;
 use alloc::vec::Vec;
 use uraid_buffer::{Buf, BufMut, Span};
@@ -289,6 +290,9 @@ pub enum Command {
         /// Which; none means all.
         member: Option<MemberName>,
     },
+    /// Change how it runs, from now until it is closed. All of it or, if a member is not there,
+    /// nothing.
+    Set(Vec<Setting>),
     /// Verify everything that is in use, and repair what checksums prove.
     Scrub(ScrubOrder),
     /// Flush, checkpoint, release the members, refuse further requests.
@@ -410,4 +414,48 @@ pub struct OpenOptions {
     pub journalled_bytes_max: u64,
     /// Most bytes of checksum pages to keep in memory; 0 means 96 MiB.
     pub checksum_bytes_max: u64,
+    /// How members are chosen for reads.
+    pub reads: ReadOptions,
+}
+
+/// How members are chosen for reads, to begin with.
+#[derive(Clone, Debug)]
+pub struct ReadOptions {
+    /// Which copy is read where there are several.
+    pub balance: ReadBalance,
+    /// Extra reads that may be made for late ones, in percent of all; 0: none.
+    pub hedge_percent: u8,
+    /// Paths of devices that are read only when others cannot be.
+    pub write_mostly: Vec<String>,
+    /// Weights of devices, by path; the others have 1.
+    pub weights: Vec<(String, u16)>,
+}
+
+impl ReadOptions {
+    /// Extra reads for late ones, in percent, where nothing is said.
+    pub const HEDGE_PERCENT: u8 = 5;
+}
+
+impl Default for ReadOptions {
+    fn default() -> ReadOptions {
+        ReadOptions {
+            balance: ReadBalance::default(),
+            hedge_percent: ReadOptions::HEDGE_PERCENT,
+            write_mostly: Vec::new(),
+            weights: Vec::new(),
+        }
+    }
+}
+
+/// Something of a running array that can be set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Setting {
+    /// Which copy is read where there are several.
+    ReadBalance(ReadBalance),
+    /// Extra reads that may be made for late ones, in percent of all; 0: none.
+    HedgePercent(u8),
+    /// Whether a member is read only when others cannot be.
+    WriteMostly(MemberName, bool),
+    /// A member's share of the reads where they are weighted: at least 1.
+    ReadWeight(MemberName, u16),
 }

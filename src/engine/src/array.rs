@@ -1,7 +1,9 @@
 //! The array while it runs: what all parts of the engine share.
 
 use crate::api::{Device, Event, Nanos, OpenOptions};
+use crate::balance::Balance;
 use crate::executor::{Executor, Lock, Signal};
+use crate::hedge::Hedges;
 use crate::lane::Lane;
 use crate::lost::LostBlocks;
 use crate::members::Member;
@@ -9,6 +11,7 @@ use crate::mutants::{Mutant, active};
 use crate::port::Port;
 use crate::rebuild::{Progress, SHARE_DEFAULT};
 use crate::scrub::Scrub;
+use crate::slow::Watch;
 use crate::stripes::Stripes;
 use crate::traffic::Traffic;
 use crate::view::ReadView;
@@ -125,6 +128,12 @@ pub struct Array {
     pub rebuild_share_percent: u8,
     /// Requests taken up so far.
     pub requests: Cell<u64>,
+    /// How members are chosen for reads.
+    pub balance: Balance,
+    /// Late reads.
+    pub hedges: Hedges,
+    /// When members are looked at.
+    pub watch: Watch,
 }
 
 impl Array {
@@ -192,6 +201,9 @@ impl Array {
                 share => share,
             },
             requests: Cell::new(0),
+            balance: Balance::new(&options.reads),
+            hedges: Hedges::new(options.reads.hedge_percent),
+            watch: Watch::default(),
         });
         array.refresh_roles();
         array
@@ -250,15 +262,6 @@ impl Array {
             .or_else(|| role.filling.filter(live).filter(filled))
     }
 
-    /// From which copy of a data column, that is which column, and which member it can be read;
-    /// the first comes first.
-    pub fn copy_to_read(&self, slot: Slot, column: usize) -> Option<(usize, Index)> {
-        let shape = &self.geometry.shape;
-        let copies = (column..shape.columns).step_by(shape.data);
-        let mut copies = copies.take(if column < shape.data { shape.copies } else { 1 });
-        copies.find_map(|copy| Some((copy, self.reader(slot, copy)?)))
-    }
-
     /// Whether a slot lies below the cursor of a member being filled.
     pub fn is_filled(&self, index: Index, slot: Slot) -> bool {
         let rebuilds = self.rebuilds.borrow();
@@ -270,7 +273,10 @@ impl Array {
     pub fn writers(&self, slot: Slot, column: usize) -> impl Iterator<Item = Index> {
         let role = self.roles.borrow()[self.geometry.shape.role_of(slot, column)];
         let filling = role.filling.filter(|_| !active(Mutant::RebuildUnwritten));
-        role.holder.into_iter().chain(filling)
+        let sits_out = |i: &Index| self.members.borrow().get(i).is_some_and(|m| m.sits_out());
+        let unwritten = |i: &Index| active(Mutant::SlowUnwritten) && sits_out(i);
+        let holder = role.holder.filter(|i| !unwritten(i));
+        holder.into_iter().chain(filling)
     }
 
     /// All members that take writes.

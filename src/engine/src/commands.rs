@@ -26,9 +26,9 @@ impl From<Unchanged> for CommandError {
     }
 }
 
-type Result<T> = core::result::Result<T, CommandError>;
+pub(crate) type Result<T> = core::result::Result<T, CommandError>;
 
-fn refused<T>(text: String) -> Result<T> {
+pub(crate) fn refused<T>(text: String) -> Result<T> {
     Err(CommandError::Refused(text))
 }
 
@@ -37,6 +37,9 @@ impl Array {
     pub async fn command(&self, command: Command, mode: Mode) -> Result<String> {
         if let Command::Scrub(order) = command {
             return self.order_scrub(order, mode).await;
+        }
+        if let Command::Set(settings) = command {
+            return self.set(settings, mode);
         }
         let writes = !matches!(command, Command::Stop);
         if self.read_only && writes && !(self.dry_run && mode == Mode::DryRun) {
@@ -54,13 +57,15 @@ impl Array {
             Command::Remove { member, force } => self.remove(&member, force, mode).await,
             Command::Add { device, force } => self.add(device, force, mode).await,
             Command::Replace { old, new, force } => self.replace(&old, new, force, mode).await,
-            Command::Clear { .. } | Command::Scrub(_) => unreachable!("they need no lock"),
+            Command::Clear { .. } | Command::Scrub(_) | Command::Set(_) => {
+                unreachable!("they need no lock")
+            }
             Command::Stop if mode == Mode::DryRun => Ok(self.would_stop()),
             Command::Stop => self.stop().await,
         }
     }
 
-    fn find(&self, name: &MemberName) -> Result<Index> {
+    pub(crate) fn find(&self, name: &MemberName) -> Result<Index> {
         let config = self.config.borrow();
         let found = match name {
             MemberName::Device(id) => {
@@ -469,6 +474,7 @@ impl Array {
             drop(self.config_lock.lock(&self.ex).await);
         }
         self.until_scrub_rests().await;
+        self.until_hedges_end().await;
         self.settle_all_io().await;
         self.event(Event::Stopped);
         Ok("stopped".into())

@@ -6,6 +6,7 @@ use crate::api::{
 };
 use crate::array::Array;
 use crate::executor::{Executor, Signal};
+use crate::latency::ReadTimes;
 use crate::mutants::{Mutant, active};
 use crate::open::Opening;
 use crate::port::Port;
@@ -124,6 +125,11 @@ impl Engine {
         let array = self.shared.array.borrow();
         let open = array.as_ref().filter(|array| array.open.get());
         open.and_then(|array| array.view.clone())
+    }
+
+    /// Other threads have read from a device, as the view says: how long that took.
+    pub fn absorb_reads(&mut self, device: DeviceId, times: &ReadTimes) {
+        self.port.absorb(device, times);
     }
 
     /// The next I/O to start.

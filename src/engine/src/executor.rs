@@ -286,14 +286,25 @@ impl<T> Promise<T> {
 
     /// Waits for the value.
     pub async fn get(&self) -> T {
-        poll_fn(|_| match self.inner.value.borrow_mut().take() {
+        poll_fn(|_| self.poll()).await
+    }
+
+    /// The value, if it is there; else the task that asks is the one that waits for it.
+    pub fn poll(&self) -> Poll<T> {
+        match self.inner.value.borrow_mut().take() {
             Some(value) => Poll::Ready(value),
             None => {
                 self.inner.waiter.set(Some(self.executor.0.current.get()));
                 Poll::Pending
             }
-        })
-        .await
+        }
+    }
+
+    /// Has the task that waits look again, without a value.
+    pub fn nudge(&self) {
+        if let Some(task) = self.inner.waiter.take() {
+            self.executor.wake(task);
+        }
     }
 }
 

@@ -78,6 +78,7 @@ impl Array {
             .map_or(0, |m| m.superblock_write);
         let mut member = Member::new(index, uuid, device);
         member.superblock_write = write;
+        (member.write_mostly, member.read_weight) = self.balance.of_path(&member.device.path);
         self.members.borrow_mut().insert(index, member);
         if self.prepare(index).await.is_err() {
             return Err(format!("{path}: cannot be written"));

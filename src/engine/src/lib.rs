@@ -8,6 +8,7 @@ mod announce;
 pub mod api;
 mod apply;
 mod array;
+mod balance;
 mod checkpoint;
 mod commands;
 mod commit;
@@ -15,6 +16,7 @@ mod encode;
 mod engine;
 pub mod executor;
 mod extents;
+mod hedge;
 mod join;
 mod lane;
 mod latency;
@@ -34,8 +36,10 @@ mod rehearse;
 mod report;
 mod ring;
 mod scrub;
+mod settings;
 mod settled;
 mod slots;
+mod slow;
 pub mod status;
 mod stripes;
 mod sums;
@@ -46,6 +50,8 @@ mod view;
 mod write;
 
 pub use engine::{Engine, ExportInfo};
+pub use hedge::Budget;
+pub use latency::ReadTimes;
 pub use view::{PlannedRead, ReadPlan, ReadView};
 
 /// Whether rules can be broken for the sake of tests. Nothing that ships may be built so.

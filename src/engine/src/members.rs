@@ -6,6 +6,7 @@ use crate::array::Array;
 use crate::executor::join_all;
 use crate::mutants::{Mutant, active};
 use crate::port::Pending;
+use crate::slow::SitOut;
 use crate::traffic::Part;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -43,6 +44,12 @@ pub struct Member {
     pub refuses_writes: bool,
     /// Read errors since the device was opened.
     pub recent_read_errors: u64,
+    /// It is read only when others cannot be.
+    pub write_mostly: bool,
+    /// Its share of the reads where they are weighted.
+    pub read_weight: u16,
+    /// Whether it is too slow to be read.
+    pub sit_out: SitOut,
     /// Number of its last superblock write.
     pub superblock_write: u64,
     /// Writes completed.
@@ -62,11 +69,19 @@ impl Member {
             alive: true,
             refuses_writes: false,
             recent_read_errors: 0,
+            write_mostly: false,
+            read_weight: 1,
+            sit_out: SitOut::default(),
             superblock_write: 0,
             written: 1, // whatever an earlier server wrote may not be durable yet
             flushed: 0,
             flushing: false,
         }
+    }
+
+    /// Whether it is too slow to be read.
+    pub fn sits_out(&self) -> bool {
+        self.sit_out.since.is_some()
     }
 }
 
@@ -96,6 +111,11 @@ impl Array {
     /// Waits for an I/O on a member, but not beyond the moment the member is condemned.
     async fn wait_for(&self, index: Index, pending: Pending) -> Option<Completion> {
         let completion = pending.done_in_service(&self.port).await;
+        self.unless_given_up(index, completion)
+    }
+
+    /// A completion, unless it only says that nobody waits any longer.
+    fn unless_given_up(&self, index: Index, completion: Completion) -> Option<Completion> {
         if completion.result == Err(IoError::TimedOut) {
             // Unless it is: the device may have been given up before it was a member.
             self.condemn(index, &describe(IoError::TimedOut));
@@ -111,6 +131,8 @@ impl Array {
             member.alive = false;
             self.port.end_service(member.device.id);
         }
+        drop(members);
+        self.refresh_avoided();
         if let Some(view) = &self.view {
             view.forget_all();
         }
@@ -261,7 +283,13 @@ impl Array {
 
     /// Waits for [`Array::start_read`], with the accounting of [`Array::read_member`].
     pub async fn finish_read(&self, index: Index, pending: Option<Pending>) -> Result<BufMut, ()> {
-        let completion = self.wait_for(index, pending.ok_or(())?).await.ok_or(())?;
+        let completion = pending.ok_or(())?.done_in_service(&self.port).await;
+        self.read_over(index, completion)
+    }
+
+    /// Takes the end of a read of a member, with the accounting of [`Array::read_member`].
+    pub fn read_over(&self, index: Index, completion: Completion) -> Result<BufMut, ()> {
+        let completion = self.unless_given_up(index, completion).ok_or(())?;
         match completion.result {
             Ok(()) => Ok(completion.buffer.expect("a read gives its buffer back")),
             Err(error) => {

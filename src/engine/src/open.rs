@@ -216,8 +216,10 @@ impl Opening {
             let device = self.devices[c.device].clone();
             let mut member = Member::new(*index, c.superblock.member, device);
             member.superblock_write = c.superblock.write;
+            (member.write_mostly, member.read_weight) = array.balance.of_path(&member.device.path);
             array.members.borrow_mut().insert(*index, member);
         }
+        array.refresh_avoided();
         for warning in &assembled.warnings {
             array.event(Event::Warning(warning.clone()));
         }
@@ -477,7 +479,9 @@ impl Array {
             self.ex
                 .spawn(async move { checkpoint.checkpoint_task(lane).await });
         }
-        let array = self.me();
+        let (array, watch) = (self.me(), self.me());
         self.ex.spawn(async move { array.maintain().await });
+        self.ex
+            .spawn(async move { watch.watch_for_late_reads().await });
     }
 }

@@ -2,11 +2,13 @@
 
 use crate::api::{Completion, DeviceId, Io, IoError, IoKind, Nanos};
 use crate::executor::{Executor, Promise, Signal};
-use crate::latency::{Account, Work};
+use crate::latency::{Account, Length, ReadTimes, Work};
 use crate::status::MemberIo;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::future::poll_fn;
+use core::task::Poll;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use uraid_buffer::{Buf, BufMut};
@@ -19,6 +21,8 @@ struct Outstanding {
     promise: Option<Promise<Completion>>,
     /// Whether the wait ends when the member is taken out of service.
     ends_with_service: bool,
+    /// Whoever waits wants to know when it is late, and has not been told.
+    tells_late: bool,
 }
 
 /// One device, as long as there is a port: ids are never reused.
@@ -38,6 +42,8 @@ pub struct Port {
     devices: RefCell<BTreeMap<DeviceId, Use>>,
     /// Devices that nobody waits for any longer; ids are never reused.
     given_up: RefCell<BTreeSet<DeviceId>>,
+    /// Tokens of late reads, until whoever waits has seen it.
+    late: RefCell<BTreeSet<u64>>,
     /// Fired at each completion.
     pub settled: Signal,
 }
@@ -45,6 +51,7 @@ pub struct Port {
 /// An I/O that has been handed out.
 pub struct Pending {
     token: u64,
+    work: Work,
     promise: Promise<Completion>,
 }
 
@@ -62,6 +69,33 @@ impl Pending {
             entry.ends_with_service = true;
         }
         self.promise.get().await
+    }
+
+    /// As [`Pending::done_in_service`], but not beyond the moment a read is late: then there is no
+    /// completion yet.
+    pub async fn done_or_late(&self, port: &Port) -> Option<Completion> {
+        if let Some(entry) = port.outstanding.borrow_mut().get_mut(&self.token) {
+            (entry.ends_with_service, entry.tells_late) = (true, true);
+        }
+        poll_fn(|_| match self.promise.poll() {
+            Poll::Ready(completion) => Poll::Ready(Some(completion)),
+            Poll::Pending if port.take_late(self.token) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// The completion, if it is there; else the task that asks is the one that waits for it.
+    pub fn poll(&self) -> Poll<Completion> {
+        self.promise.poll()
+    }
+
+    /// The length of a read.
+    pub fn length(&self) -> Length {
+        match self.work {
+            Work::Read(bytes) => Length::of(bytes),
+            Work::Write(_) | Work::Flush | Work::Discard => unreachable!("it is a read"),
+        }
     }
 
     /// Waits for a read's buffer.
@@ -84,6 +118,7 @@ impl Port {
             outstanding: RefCell::default(),
             devices: RefCell::default(),
             given_up: RefCell::default(),
+            late: RefCell::default(),
             settled: Signal::default(),
         }
     }
@@ -92,16 +127,22 @@ impl Port {
         let token = self.next_token.get();
         self.next_token.set(token + 1);
         let promise = self.executor.promise();
+        let work = Work::of(&kind);
         if self.given_up.borrow().contains(&device) {
             promise.fulfil(no_answer(token));
-            return Pending { token, promise };
+            return Pending {
+                token,
+                work,
+                promise,
+            };
         }
         let entry = Outstanding {
             device,
-            work: Work::of(&kind),
+            work,
             begun: self.executor.now(),
             promise: Some(promise.clone()),
             ends_with_service: false,
+            tells_late: false,
         };
         self.outstanding.borrow_mut().insert(token, entry);
         let mut devices = self.devices.borrow_mut();
@@ -114,7 +155,11 @@ impl Port {
             device,
             kind,
         });
-        Pending { token, promise }
+        Pending {
+            token,
+            work,
+            promise,
+        }
     }
 
     /// Starts a read into `buffer`.
@@ -157,6 +202,9 @@ impl Port {
                 completion.token
             )
         };
+        if !self.late.borrow().is_empty() {
+            self.take_late(completion.token);
+        }
         let (succeeded, now) = (completion.result.is_ok(), self.executor.now());
         let mut devices = self.devices.borrow_mut();
         let device_use = devices.get_mut(&entry.device).expect("it was in flight");
@@ -204,6 +252,76 @@ impl Port {
         let devices = self.devices.borrow();
         let account = devices.get(&device).map(|u| &u.account);
         account.map_or(MemberIo::default(), |a| a.totals(self.executor.now()))
+    }
+
+    /// How long a read of a device that is begun now can be expected to take.
+    pub fn expected(&self, device: DeviceId) -> Nanos {
+        let devices = self.devices.borrow();
+        let account = devices.get(&device).map(|u| &u.account);
+        account.map_or(0, |a| a.expected(self.executor.now()))
+    }
+
+    /// Looks at a device's account, if anything was asked of it yet.
+    pub fn look_at<T>(&self, device: DeviceId, look: impl FnOnce(&Account) -> T) -> Option<T> {
+        let devices = self.devices.borrow();
+        devices.get(&device).map(|u| look(&u.account))
+    }
+
+    /// Counts what others have read of a device.
+    pub fn absorb(&self, device: DeviceId, times: &ReadTimes) {
+        let mut devices = self.devices.borrow_mut();
+        devices.entry(device).or_default().account.absorb(times);
+    }
+
+    /// What was read of a device lately says nothing any more.
+    pub fn forget_recent(&self, device: DeviceId) {
+        if let Some(device_use) = self.devices.borrow_mut().get_mut(&device) {
+            device_use.account.forget_recent();
+        }
+    }
+
+    /// What was read of devices counts for half as much from now on.
+    pub fn fade(&self) {
+        let mut devices = self.devices.borrow_mut();
+        devices.values_mut().for_each(|u| u.account.fade());
+    }
+
+    /// Tells those who wait for reads that are late, and want to know. Gives the time when the
+    /// next one will be.
+    pub fn mark_late(&self, after: impl Fn(Length) -> Option<Nanos>) -> Option<Nanos> {
+        let now = self.executor.now();
+        let mut next: Option<Nanos> = None;
+        let mut outstanding = self.outstanding.borrow_mut();
+        for Use { tokens, account } in self.devices.borrow_mut().values_mut() {
+            for token in tokens.iter() {
+                let entry = outstanding.get_mut(token).expect("it is in flight");
+                let Work::Read(bytes) = entry.work else {
+                    continue;
+                };
+                let length = Length::of(bytes);
+                let Some(after) = after(length).filter(|_| entry.tells_late) else {
+                    continue;
+                };
+                let at = entry.begun + after;
+                if at > now {
+                    next = Some(next.map_or(at, |next| next.min(at)));
+                    continue;
+                }
+                entry.tells_late = false;
+                account.count_late(length, now - entry.begun);
+                if let Some(promise) = &entry.promise {
+                    self.late.borrow_mut().insert(*token);
+                    promise.nudge();
+                }
+            }
+        }
+        next
+    }
+
+    /// Whether a read is late; said once.
+    fn take_late(&self, token: u64) -> bool {
+        let mut late = self.late.borrow_mut();
+        !late.is_empty() && late.remove(&token)
     }
 
     /// The token the next I/O will get.

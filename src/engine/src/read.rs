@@ -19,6 +19,7 @@ use uraid_buffer::{Buf, Span};
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{Sum, block_matches};
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
+use uraid_parity::ColumnSet;
 
 /// Blocks that cannot be had from the members present.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +39,17 @@ enum Source {
     Memory(Buf),
     Blank,
     Place(Sum),
+}
+
+/// Some rows of a column.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Of which stripe.
+    pub stripe: Stripe,
+    /// The column.
+    pub column: usize,
+    /// The rows.
+    pub rows: Range<usize>,
 }
 
 /// Why the quick way did not work.
@@ -117,24 +129,53 @@ impl Array {
         column: usize,
         rows: Range<usize>,
     ) -> Result<Vec<Buf>, Lost> {
-        let slow = match self.read_quick(stripe, column, rows.clone()).await {
+        self.look_at_members();
+        let wanted = Wanted {
+            stripe,
+            column,
+            rows: rows.clone(),
+        };
+        let slow = match self.read_quick(wanted.clone(), ColumnSet::EMPTY).await {
             Ok(blocks) => return Ok(blocks),
             Err(slow) => slow,
         };
-        if matches!(slow, Slow::NoMember) {
-            let _still = self.share_place(stripe).await;
-            if let Ok(blocks) = self
-                .read_settled(stripe, column, rows.clone(), Repair::No)
-                .await
-            {
-                return Ok(blocks);
-            }
+        if matches!(slow, Slow::NoMember)
+            && let Ok(blocks) = self.read_from_others(wanted, ColumnSet::EMPTY).await
+        {
+            return Ok(blocks);
         }
         let _alone = match active(Mutant::MismatchUnlocked) {
             true => None,
             false => Some(self.lock_place(stripe).await),
         };
-        self.read_settled(stripe, column, rows, Repair::Report)
+        let none = ColumnSet::EMPTY;
+        self.read_settled(stripe, column, rows, none, Repair::Report)
+            .await
+    }
+
+    /// As [`Array::read_rows`], without reading certain columns, and without repair.
+    pub async fn read_around(&self, wanted: Wanted, without: ColumnSet) -> Result<Vec<Buf>, Lost> {
+        match self.read_quick(wanted.clone(), without).await {
+            Ok(blocks) => Ok(blocks),
+            Err(_) => self.read_from_others(wanted, without).await,
+        }
+    }
+
+    /// Reads what other columns give for these, leaving out also those that are better left alone.
+    async fn read_from_others(
+        &self,
+        Wanted {
+            stripe,
+            column,
+            rows,
+        }: Wanted,
+        without: ColumnSet,
+    ) -> Result<Vec<Buf>, Lost> {
+        let _still = self.share_place(stripe).await;
+        let slot = self.lane(stripe).map.borrow().get(stripe).slot();
+        let avoided = slot.map_or(ColumnSet::EMPTY, |slot| self.avoided(slot));
+        let without = without.union(avoided);
+        self.read_settled(stripe, column, rows, without, Repair::No)
             .await
     }
 
@@ -149,23 +190,27 @@ impl Array {
         Ok(runs.iter().flat_map(split_blocks).collect())
     }
 
-    async fn read_quick(
-        &self,
-        stripe: Stripe,
-        column: usize,
-        rows: Range<usize>,
-    ) -> Result<Vec<Buf>, Slow> {
+    /// Reads one copy; if it is late and nothing was to be left out, others as well.
+    async fn read_quick(&self, wanted: Wanted, without: ColumnSet) -> Result<Vec<Buf>, Slow> {
+        let Wanted {
+            stripe,
+            column,
+            rows,
+        } = wanted.clone();
         let lane = self.lane(stripe);
         let place = || lane.map.borrow().get(stripe).slot();
         let (slot, copy, index, sums) = loop {
             let Some(slot) = place() else {
                 return Ok(self.zeros(rows.len()));
             };
-            let Some((copy, index)) = self.copy_to_read(slot, column) else {
+            if self.avoids_any() && without.is_empty() {
+                self.probe_if_due(slot, column, rows.clone());
+            }
+            let Some((copy, index)) = self.copy_to_read(slot, column, without) else {
                 return Err(Slow::NoMember);
             };
             let sums = self.sums(index, slot, rows.clone()).await;
-            if place() == Some(slot) && self.copy_to_read(slot, column) == Some((copy, index)) {
+            if place() == Some(slot) && self.reader(slot, copy) == Some(index) {
                 break (slot, copy, index, sums);
             }
         };
@@ -183,11 +228,22 @@ impl Array {
         lane.slots.borrow_mut().hold(local);
         let offset = self.geometry.block_offset(slot, rows.start + first);
         let pending = self.start_read(index, offset, (last + 1 - first) * BLOCK_BYTES);
-        let result = self.finish_read(index, pending).await;
+        let result = match without.is_empty() {
+            true => {
+                self.finish_read_or_hedge(index, pending, wanted, copy)
+                    .await
+            }
+            false => Ok(self.finish_read(index, pending).await),
+        };
         lane.unhold_slot(local, &self.ex);
+        let result = match result {
+            Ok(result) => result,
+            Err(others) => return Ok(others),
+        };
         let bytes = result.map_err(|()| Slow::Mismatch)?.freeze();
-        let blocks = self.merge(sources, bytes, first, slot, rows.start, copy)?;
-        self.show(stripe, column);
+        let unverified = !without.is_empty() && active(Mutant::HedgeUnverified);
+        let blocks = self.merge(sources, bytes, first, (slot, rows.start, copy), unverified)?;
+        self.show(stripe, column, (copy, index));
         Ok(blocks)
     }
 
@@ -229,9 +285,8 @@ impl Array {
         sources: Vec<Source>,
         bytes: Buf,
         first: usize,
-        slot: Slot,
-        row: usize,
-        column: usize,
+        (slot, row, column): (Slot, usize, usize),
+        unverified: bool,
     ) -> Result<Vec<Buf>, Slow> {
         let all_placed = sources.iter().all(|s| matches!(s, Source::Place(_)));
         let mut blocks = Vec::with_capacity(if all_placed { 1 } else { sources.len() });
@@ -241,7 +296,7 @@ impl Array {
                 continue;
             };
             let range = (i - first) * BLOCK_BYTES..(i + 1 - first) * BLOCK_BYTES;
-            let skip = self.skip_verification || active(Mutant::ReadUnverified);
+            let skip = self.skip_verification || unverified || active(Mutant::ReadUnverified);
             let unchecked = skip && sum != Sum::NONE;
             if !unchecked
                 && !block_matches(self.key, slot, row + i, column, &bytes[range.clone()], sum)

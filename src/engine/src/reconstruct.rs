@@ -39,18 +39,23 @@ impl Array {
                 .unwrap_or(rows.len());
             let span = rows.start + start..rows.start + end;
             let have = self.readable(slot).minus(bad[start]);
-            let Some(plan) = self.code.plan(have, ColumnSet::single(column)) else {
+            let quick = have.minus(self.avoided(slot));
+            let plan = |have| self.code.plan(have, ColumnSet::single(column));
+            let Some(plan) = plan(quick).or_else(|| plan(have)) else {
                 let doubted: Vec<usize> = (start..end)
-                    .filter(|i| doubts[*i] && !trusting[*i])
+                    .filter(|i| doubts[*i] && !trusting[*i] && without.is_empty())
                     .collect();
                 if !doubted.is_empty() {
-                    // So much is gone of these rows that what is only in doubt must count.
+                    // So much is gone of these rows that what is only in doubt must count; not if
+                    // more could be read.
                     for i in doubted {
                         (bad[i], trusting[i]) = (unusable, true);
                     }
                     continue;
                 }
-                self.note_lost(stripe, column, span);
+                if without.is_empty() {
+                    self.note_lost(stripe, column, span);
+                }
                 return Err(Lost(format!(
                     "stripe {} row {}: {} of {} columns can be read, too few: {}",
                     stripe.0,

@@ -2,7 +2,7 @@
 
 use crate::array::Array;
 use crate::status::{
-    ArrayState, MemberIo, MemberState, MemberStatus, ReadStatus, RebuildStatus, RoomStatus, Status,
+    ArrayState, MemberIo, MemberState, MemberStatus, RebuildStatus, RoomStatus, Status,
 };
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -60,7 +60,7 @@ impl Array {
             lost_offsets: self.lost.borrow().offsets(),
             scrub: self.scrub_status(),
             io: self.io_totals(),
-            reads: ReadStatus::default(),
+            reads: self.read_status(),
             members,
             rebuilds,
         }
@@ -118,6 +118,7 @@ impl Array {
                     write_errors: 0,
                     checksum_errors: 0,
                     slow_nanos: None,
+                    sit_outs: 0,
                     write_mostly: false,
                     read_weight: 0,
                     io: MemberIo::default(),
@@ -151,6 +152,9 @@ impl Array {
             _ => MemberState::Missing,
         };
         let counters = self.counters.borrow()[usize::from(index.0)];
+        let members = self.members.borrow();
+        let member = members.get(&index);
+        let since = member.and_then(|m| m.sit_out.since.filter(|_| m.alive));
         MemberStatus {
             slot: entry.role,
             path,
@@ -159,9 +163,10 @@ impl Array {
             read_errors: counters.read_errors,
             write_errors: counters.write_errors,
             checksum_errors: counters.checksum_errors,
-            slow_nanos: None,
-            write_mostly: false,
-            read_weight: 1,
+            slow_nanos: since.map(|since| self.ex.now() - since),
+            sit_outs: member.map_or(0, |m| m.sit_out.times),
+            write_mostly: member.is_some_and(|m| m.write_mostly),
+            read_weight: member.map_or(1, |m| m.read_weight),
             io: self.member_io(index),
         }
     }

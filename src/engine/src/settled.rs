@@ -77,17 +77,19 @@ pub enum Repair {
 }
 
 impl Array {
-    /// Reads some rows of a column; the caller holds the place lock, alone if it wants repairs.
+    /// Reads some rows of a column, without reading the columns in `without`; the caller holds the
+    /// place lock, alone if it wants repairs.
     pub async fn read_settled(
         &self,
         stripe: Stripe,
         column: usize,
         rows: Range<usize>,
+        without: ColumnSet,
         repair: Repair,
     ) -> Result<Vec<Buf>, Lost> {
         loop {
             let epoch = self.config.borrow().epoch;
-            let read = self.try_read_settled(stripe, column, rows.clone(), repair);
+            let read = self.try_read_settled(stripe, column, rows.clone(), without, repair);
             let result = read.await;
             // A member that left meanwhile, as its replacement was filled, has not answered: the
             // members that there are now may have it all.
@@ -102,6 +104,7 @@ impl Array {
         stripe: Stripe,
         column: usize,
         rows: Range<usize>,
+        without: ColumnSet,
         repair: Repair,
     ) -> Result<Vec<Buf>, Lost> {
         let lane = self.lane(stripe);
@@ -118,7 +121,13 @@ impl Array {
         let local = self.geometry.in_lane(slot.0);
         lane.slots.borrow_mut().hold(local);
         let result = self
-            .read_in_place((stripe, slot), column, rows.clone(), &mut blocks, repair)
+            .read_in_place(
+                (stripe, slot),
+                (column, without),
+                rows.clone(),
+                &mut blocks,
+                repair,
+            )
             .await;
         lane.unhold_slot(local, &self.ex);
         result?;
@@ -133,12 +142,13 @@ impl Array {
     async fn read_in_place(
         &self,
         (stripe, slot): (Stripe, Slot),
-        column: usize,
+        (column, without): (usize, ColumnSet),
         rows: Range<usize>,
         blocks: &mut [Option<Buf>],
         repair: Repair,
     ) -> Result<(), Lost> {
         let reader = self.reader(slot, column);
+        let reader = reader.filter(|_| !without.contains(column));
         let mut found = match reader {
             Some(index) => self.read_checked(index, slot, column, rows.clone()).await,
             None => alloc::vec![Checked::Bad(None); rows.len()],
@@ -151,7 +161,8 @@ impl Array {
         let missing: Vec<usize> = (0..blocks.len()).filter(|i| blocks[*i].is_none()).collect();
         for run in runs(&missing) {
             let at = rows.start + run.start..rows.start + run.end;
-            let made = self.made_anew((stripe, slot), column, at.clone(), &mut found[run.clone()]);
+            let found_there = &mut found[run.clone()];
+            let made = self.made_anew((stripe, slot), (column, without), at.clone(), found_there);
             let made = made.await?;
             let wanted = repair != Repair::No && !self.read_only;
             if let Some(index) = reader.filter(|_| wanted) {
@@ -178,13 +189,12 @@ impl Array {
     async fn made_anew(
         &self,
         (stripe, slot): (Stripe, Slot),
-        column: usize,
+        (column, without): (usize, ColumnSet),
         rows: Range<usize>,
         found: &mut [Checked],
     ) -> Result<Vec<Placed>, Lost> {
-        let none = ColumnSet::EMPTY;
         let made = self
-            .reconstruct(stripe, slot, column, rows.clone(), none)
+            .reconstruct(stripe, slot, column, rows.clone(), without)
             .await;
         let doubtful = |f: &Checked| matches!(f, Checked::Doubtful(_));
         if made.is_ok() || !found.iter().any(doubtful) {
@@ -193,7 +203,7 @@ impl Array {
         let mut all = Vec::with_capacity(rows.len());
         for (row, checked) in rows.zip(found) {
             let made = self
-                .reconstruct(stripe, slot, column, row..row + 1, none)
+                .reconstruct(stripe, slot, column, row..row + 1, without)
                 .await;
             match (made, checked) {
                 (Ok(mut made), _) => all.append(&mut made),

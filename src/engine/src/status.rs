@@ -81,6 +81,8 @@ pub struct MemberStatus {
     pub checksum_errors: u64,
     /// For how long it has been out of reads for being slow, in nanoseconds; none if it is not.
     pub slow_nanos: Option<u64>,
+    /// How often it was, since it was opened.
+    pub sit_outs: u64,
     /// It is read only when others cannot be.
     pub write_mostly: bool,
     /// Its share of the reads under [`ReadBalance::Weighted`], beside those of the other copies.

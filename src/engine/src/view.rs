@@ -11,8 +11,9 @@
 //! afterwards: then the place was the stripe's for the whole time. The checksum is looked at all
 //! the same, because a destage or a repair may write the place at any time.
 
-use crate::api::DeviceId;
+use crate::api::{DeviceId, Nanos};
 use crate::array::Array;
+use crate::latency::Length;
 use crate::mutants::{Mutant, active};
 use crate::read::trim;
 use alloc::sync::Arc;
@@ -21,6 +22,7 @@ use bytemuck::allocation::zeroed_vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use uraid_buffer::{BufMut, Span};
+use uraid_core::config::Index;
 use uraid_core::geometry::{Geometry, Slot, Stripe};
 use uraid_core::mark::is_mark;
 use uraid_core::pages::{Sum, block_matches};
@@ -44,6 +46,10 @@ struct Table {
     /// All entries, one after the other; memory that was never used takes none.
     words: Vec<AtomicU64>,
     words_per_entry: usize,
+    /// When reads are late, in nanoseconds, by length: 0 while that is not known.
+    late_after: [AtomicU64; Length::ALL.len()],
+    /// Extra reads for late ones, in percent of all.
+    hedge_percent: AtomicU64,
 }
 
 /// Where a chunk lies.
@@ -104,6 +110,8 @@ impl ReadView {
             epoch: AtomicU64::new(1),
             words: zeroed_vec(entries * words_per_entry),
             words_per_entry,
+            late_after: Default::default(),
+            hedge_percent: AtomicU64::new(0),
         };
         (entries > 0).then(|| ReadView(Arc::new(table)))
     }
@@ -145,6 +153,28 @@ impl ReadView {
         assert_eq!(plan.pieces.len(), read.len(), "a buffer for each read");
         let mut pieces = plan.pieces.iter().zip(read);
         pieces.all(|(piece, bytes)| self.0.holds(piece, bytes))
+    }
+
+    /// After how long a read of so many bytes is late: the engine is to be asked then, which knows
+    /// other ways. None if that is not known.
+    pub fn late_after(&self, bytes: usize) -> Option<Nanos> {
+        let after = &self.0.late_after[Length::of(bytes) as usize];
+        Some(after.load(Ordering::Relaxed)).filter(|after| *after > 0)
+    }
+
+    /// How many of all reads the engine may be asked for because they are late, in percent.
+    pub fn hedge_percent(&self) -> u8 {
+        self.0.hedge_percent.load(Ordering::Relaxed) as u8
+    }
+
+    /// See [`ReadView::late_after`] and [`ReadView::hedge_percent`].
+    pub(crate) fn set_late_after(&self, after: [Option<Nanos>; Length::ALL.len()], percent: u8) {
+        for (cell, after) in self.0.late_after.iter().zip(after) {
+            cell.store(after.unwrap_or(0), Ordering::Relaxed);
+        }
+        self.0
+            .hedge_percent
+            .store(percent.into(), Ordering::Relaxed);
     }
 
     /// A chunk as it is in place now: rows that are not named are not known. Only the engine's
@@ -356,7 +386,7 @@ impl Entry<'_> {
 impl Array {
     /// Tells the view what is in place of a chunk of data: all but what is journalled, was never
     /// written or is in doubt.
-    pub(crate) fn show(&self, stripe: Stripe, column: usize) {
+    pub(crate) fn show(&self, stripe: Stripe, column: usize, (copy, index): (usize, Index)) {
         // Parity has no place in the export.
         if column >= self.geometry.shape.data {
             return;
@@ -367,7 +397,8 @@ impl Array {
             return;
         };
         let rows = 0..self.geometry.shape.rows();
-        if let Some((copy, index)) = self.copy_to_read(slot, column)
+        if self.reader(slot, copy) == Some(index)
+            && !self.avoided(slot).contains(copy)
             && let Some(device) = self.live_device(index)
             && let Some(sums) = self.sums_cached(index, slot, rows.clone())
             && !self.is_doubtful(&sums, slot)

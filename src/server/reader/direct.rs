@@ -4,10 +4,11 @@
 
 use super::board::Tally;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use uraid_buffer::{BufMut, Pool};
 use uraid_engine::api::{Answer, Completion, DeviceId, Io, IoKind, Reply, Request, RequestId};
-use uraid_engine::{PlannedRead, ReadPlan, ReadView};
+use uraid_engine::{Budget, PlannedRead, ReadPlan, ReadTimes, ReadView};
 use uraid_io::device::MemberFile;
 use uraid_io::driver::Driver;
 
@@ -17,6 +18,7 @@ const PART_BITS: u32 = 24;
 /// A client's read under way.
 struct Direct {
     id: RequestId,
+    begun: Instant,
     offset: u64,
     len: u64,
     plan: ReadPlan,
@@ -27,6 +29,8 @@ struct Direct {
     failed: bool,
     /// The engine was asked; only buffers are waited for.
     given_up: bool,
+    /// It is late, and was so when there was nothing to spare for another way.
+    endured: bool,
 }
 
 impl Direct {
@@ -52,11 +56,26 @@ pub struct DirectReads {
     devices: BTreeSet<DeviceId>,
     reads: BTreeMap<u64, Direct>,
     next_read: u64,
+    /// This turn's time.
+    now: Instant,
+    times: Arc<Mutex<Times>>,
+    /// Of what is asked of the engine because it is late.
+    budget: Budget,
+    /// When to look for late reads; none while there are no reads.
+    look_at: Option<Instant>,
 }
+
+/// How long reads of each device took, until the data thread takes it.
+pub type Times = BTreeMap<DeviceId, ReadTimes>;
 
 impl DirectReads {
     /// Reads what `view` shows, into memory of `pool`.
-    pub fn new(view: Option<ReadView>, pool: Pool, tally: Arc<Tally>) -> DirectReads {
+    pub fn new(
+        view: Option<ReadView>,
+        pool: Pool,
+        tally: Arc<Tally>,
+        times: Arc<Mutex<Times>>,
+    ) -> DirectReads {
         DirectReads {
             view,
             pool,
@@ -64,7 +83,53 @@ impl DirectReads {
             devices: BTreeSet::new(),
             reads: BTreeMap::new(),
             next_read: 0,
+            now: Instant::now(),
+            times,
+            budget: Budget::new(0),
+            look_at: None,
         }
+    }
+
+    /// A turn begins.
+    pub fn tell_time(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// When to look for late reads.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Reads that are late, if it is time to look: for the engine, which knows other ways.
+    pub fn take_late(&mut self) -> Vec<(RequestId, Request)> {
+        let (Some(view), Some(at)) = (&self.view, self.look_at) else {
+            return Vec::new();
+        };
+        let mut requests = Vec::new();
+        if at > self.now {
+            return requests;
+        }
+        self.look_at = None;
+        self.budget.percent = view.hedge_percent();
+        for direct in self.reads.values_mut() {
+            let Some(after) = late_after(view, &direct.plan) else {
+                continue;
+            };
+            let late_at = direct.begun + after;
+            if direct.given_up || direct.endured {
+                continue;
+            }
+            if late_at > self.now {
+                let first = self.look_at.map_or(late_at, |at| at.min(late_at));
+                self.look_at = Some(first);
+            } else if self.budget.spend(direct.plan.reads.len()) {
+                direct.given_up = true;
+                requests.push(direct.request());
+            } else {
+                direct.endured = true;
+            }
+        }
+        requests
     }
 
     /// Begins a read; false if the engine must be asked.
@@ -90,9 +155,15 @@ impl DirectReads {
             self.tally.member_reads.add(1);
             self.tally.member_read_bytes.add(read.len as u64);
         }
+        self.budget.earn();
+        if self.look_at.is_none() {
+            let view = self.view.as_ref().expect("the plan came from there");
+            self.look_at = late_after(view, &plan).map(|after| self.now + after);
+        }
         let missing = plan.reads.len();
         let direct = Direct {
             id,
+            begun: self.now,
             offset,
             len,
             buffers: (0..missing).map(|_| None).collect(),
@@ -100,6 +171,7 @@ impl DirectReads {
             missing,
             failed: false,
             given_up: false,
+            endured: false,
         };
         self.reads.insert(number, direct);
         true
@@ -111,6 +183,15 @@ impl DirectReads {
         let part = (completion.token & ((1 << PART_BITS) - 1)) as usize;
         let direct = self.reads.get_mut(&number);
         let direct = direct.expect("a read outlives its parts");
+        let read = &direct.plan.reads[part];
+        let took = self.now.saturating_duration_since(direct.begun).as_nanos() as u64;
+        let succeeded = completion.result.is_ok();
+        let mut times = self.times.lock().expect("no holder panics");
+        times
+            .entry(read.device)
+            .or_default()
+            .add(read.len, succeeded, took);
+        drop(times);
         direct.buffers[part] = completion.buffer;
         direct.failed |= completion.result.is_err();
         direct.missing -= 1;
@@ -184,4 +265,10 @@ impl DirectReads {
         }
         requests
     }
+}
+
+/// After how long a client's read is late: as long as its longest part may take.
+fn late_after(view: &ReadView, plan: &ReadPlan) -> Option<Duration> {
+    let longest = plan.reads.iter().map(|read| read.len).max()?;
+    view.late_after(longest).map(Duration::from_nanos)
 }

@@ -14,10 +14,10 @@ use super::heartbeat::Heartbeat;
 use super::operator::Mailbox;
 use super::service::Message;
 use board::{Board, Stage, Tally};
-use direct::{DirectReads, Outcome};
+use direct::{DirectReads, Outcome, Times};
 use relay::Relay;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use uraid_buffer::Pool;
@@ -122,7 +122,7 @@ impl Reader {
         recruit: Recruit,
         view: Option<ReadView>,
         relay: Relay,
-        tally: Arc<Tally>,
+        (tally, times): (Arc<Tally>, Arc<Mutex<Times>>),
         (board, mailbox): (Arc<Board>, Mailbox),
     ) -> Reader {
         let pool = recruit.station.pool.clone();
@@ -130,7 +130,7 @@ impl Reader {
             frontend: Frontend::new(recruit.station),
             means: Means {
                 driver: recruit.driver,
-                direct: DirectReads::new(view, pool, tally.clone()),
+                direct: DirectReads::new(view, pool, tally.clone(), times),
                 relay,
                 tally,
             },
@@ -157,6 +157,10 @@ impl Reader {
             self.heartbeat.beat();
             self.look_at_board();
             let now = Instant::now();
+            self.means.direct.tell_time(now);
+            for (id, request) in self.means.direct.take_late() {
+                self.means.ask(id, request);
+            }
             self.frontend.take_newcomers(&mut self.means.driver, now);
             self.settle();
             self.tell_drained();
@@ -165,6 +169,7 @@ impl Reader {
             }
             let timeout = self.timeout();
             self.means.driver.wait(timeout, &mut events);
+            self.means.direct.tell_time(Instant::now());
             for event in events.drain(..) {
                 self.take(event);
             }
@@ -250,7 +255,9 @@ impl Reader {
         };
         let patience = self.frontend.check_patience(&self.means.driver, now);
         let fence = self.frontend.fence_deadline();
-        let first = [goodbye, patience, fence].into_iter().flatten().min();
+        let late = self.means.direct.deadline();
+        let all = [goodbye, patience, fence, late];
+        let first = all.into_iter().flatten().min();
         first.map(|at| at.saturating_duration_since(now))
     }
 }

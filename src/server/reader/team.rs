@@ -1,6 +1,7 @@
 //! The readers of an array, as its data thread sees them.
 
 use super::board::{Board, Stage, Tally};
+use super::direct::Times;
 use super::relay::{RelayEnd, relay};
 use super::{Reader, Recruit};
 use crate::control::wire::{IoReport, ReaderReport};
@@ -8,11 +9,14 @@ use crate::failure::{Doing, Failure};
 use crate::server::frontend::{Carrier, thread_of};
 use crate::server::host::Host;
 use crate::server::operator::Mailbox;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uraid_engine::api::Reply;
+
+/// How often the engine hears how long reads took.
+const TIMES_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The zone of members that readers read.
 const ZONE: &str = "data";
@@ -21,6 +25,7 @@ const ZONE: &str = "data";
 struct Member {
     relay: RelayEnd,
     tally: Arc<Tally>,
+    times: Arc<Mutex<Times>>,
     /// None once it was waited for.
     thread: Option<JoinHandle<()>>,
 }
@@ -34,6 +39,8 @@ pub struct Readers {
     members: Vec<Member>,
     /// Something new is on the board.
     news: bool,
+    /// When the engine is to hear how long reads took.
+    next_times: Instant,
 }
 
 impl Readers {
@@ -49,6 +56,7 @@ impl Readers {
             devices_seen: 0,
             members: Vec::new(),
             news: false,
+            next_times: Instant::now(),
         };
         let view = host.engine().view();
         readers.tell_devices(host);
@@ -57,7 +65,9 @@ impl Readers {
             let (relay, end) = relay(recruit.driver.waker(), mailbox.waker.clone());
             let tally = Arc::new(Tally::default());
             let shared = (readers.board.clone(), mailbox.clone());
-            let reader = Reader::new(recruit, view.clone(), relay, tally.clone(), shared);
+            let times = Arc::new(Mutex::new(Times::new()));
+            let own = (tally.clone(), times.clone());
+            let reader = Reader::new(recruit, view.clone(), relay, own, shared);
             let thread = thread::Builder::new()
                 .name(format!("uraid-{name}-{number}"))
                 .spawn(move || reader.run())
@@ -65,14 +75,29 @@ impl Readers {
             readers.members.push(Member {
                 relay: end,
                 tally,
+                times,
                 thread: Some(thread),
             });
         }
         Ok(readers)
     }
 
+    /// Tells the engine how long reads took.
+    pub fn take_times(&self, host: &mut Host) {
+        for reader in &self.members {
+            let times = std::mem::take(&mut *reader.times.lock().expect("no holder panics"));
+            for (device, times) in times {
+                host.absorb_reads(device, &times);
+            }
+        }
+    }
+
     /// Starts what readers have passed on.
     pub fn take_requests(&mut self, host: &mut Host) {
+        if !self.members.is_empty() && Instant::now() >= self.next_times {
+            self.next_times = Instant::now() + TIMES_INTERVAL;
+            self.take_times(host);
+        }
         for reader in &mut self.members {
             while let Some((id, request)) = reader.relay.next_request() {
                 host.request(id, request);

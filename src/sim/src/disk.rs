@@ -2,6 +2,7 @@
 
 use crate::medium::{Medium, SECTOR_BYTES, Tearing};
 use crate::rng::Rng;
+pub use crate::speed::Speed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use uraid_buffer::{Buf, Pool};
@@ -11,17 +12,6 @@ use uraid_engine::api::{Completion, Io, IoError, IoKind, Nanos};
 const EIO: IoError = IoError::Errno(5);
 const ENODEV: IoError = IoError::Errno(19);
 const ENOSPC: IoError = IoError::Errno(28);
-
-/// How long I/O takes.
-#[derive(Clone, Copy, Debug)]
-pub struct Speed {
-    /// The shortest time.
-    pub least: Nanos,
-    /// The longest is about `least << spread`.
-    pub spread: u64,
-    /// How much longer flushes take than the rest.
-    pub flush: Nanos,
-}
 
 /// How a device fails for good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +69,8 @@ pub struct Disk {
     mischief: Option<Mischief>,
     /// Nothing completes before this.
     hangs_until: Nanos,
+    /// What is begun before this takes longer, and how much.
+    slow: (Nanos, Nanos),
     full: bool,
     /// The next flush fails, and what it was to make durable is gone.
     flush_fails: bool,
@@ -108,6 +100,7 @@ impl Disk {
             breakdown: None,
             mischief: None,
             hangs_until: 0,
+            slow: (0, 0),
             full: false,
             flush_fails: false,
             failed: false,
@@ -215,6 +208,11 @@ impl Disk {
         self.hangs_until = until;
     }
 
+    /// All that is begun before `until` takes so much longer.
+    pub fn slow_down(&mut self, until: Nanos, longer: Nanos) {
+        self.slow = (until, longer);
+    }
+
     /// Has, or has no, space.
     pub fn set_full(&mut self, full: bool) {
         self.full = full;
@@ -235,9 +233,9 @@ impl Disk {
     /// Takes an I/O.
     pub fn submit(&mut self, now: Nanos, io: Io) {
         self.inspect(&io);
-        let mut takes = self.speed.least * self.rng.skewed(self.speed.spread);
-        if matches!(io.kind, IoKind::Flush) {
-            takes *= self.speed.flush;
+        let mut takes = self.speed.draw(&io.kind, &mut self.rng);
+        if now < self.slow.0 {
+            takes += self.slow.1;
         }
         let due = (now + takes).max(self.hangs_until);
         let job = Job {

@@ -197,7 +197,17 @@ impl World {
 
     /// What the play came to.
     pub(crate) fn tally(&mut self) -> Counts {
+        self.count_reads();
         self.counts.io = self.disks.iter().map(|d| d.counts().completed).sum();
         self.counts
+    }
+
+    /// Notes what the server that is about to go has made of members that are slow.
+    pub(crate) fn count_reads(&mut self) {
+        if let Some(status) = self.host.engine.status() {
+            let sat_out = status.members.iter().map(|m| m.sit_outs);
+            self.counts.hedges += status.reads.hedges;
+            self.counts.sit_outs += sat_out.sum::<u64>();
+        }
     }
 }

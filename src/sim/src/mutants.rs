@@ -74,6 +74,20 @@ pub fn limits_for(mutant: Mutant) -> Limits {
             faults_max: 200,
             ..crowded(limits)
         },
+        // Many reads at once, of mirrors of which one copy is slow and the other rots.
+        Mutant::HedgeUnverified => Limits {
+            layouts: only(|l| l.name.starts_with("raid1")),
+            depths: vec![8, 24],
+            operations_max: 3000,
+            faults_max: 60,
+            rot_in_data: true,
+            ..crowded(limits)
+        },
+        Mutant::SlowUnwritten => Limits {
+            depths: vec![8, 24],
+            operations_max: 3000,
+            ..limits
+        },
         // Rebuilds take long beside clients that are busy.
         Mutant::RebuildUnlocked | Mutant::RebuildUnwritten | Mutant::ReadsAboveCursor => Limits {
             chunk_bytes: vec![4 << 10, 8 << 10],
@@ -109,6 +123,8 @@ fn faults_for(mutant: Mutant) -> Limits {
         Mutant::ReadUnverified | Mutant::SourcesUnverified | Mutant::RepairGarbage => {
             &[Rot, LostWrites, ReadErrors, Restart]
         }
+        Mutant::HedgeUnverified => &[Slow, Rot],
+        Mutant::SlowUnwritten => &[Slow, Restart],
         Mutant::MismatchUnlocked => &[Rot, ReadErrors],
         Mutant::RingOverrun | Mutant::SlotReusedHeld => &[],
         Mutant::SlotReusedEarly => &[Power],

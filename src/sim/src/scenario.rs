@@ -3,6 +3,7 @@
 //! ISSTA 2012).
 
 use crate::disk::Speed;
+use crate::host::path_of;
 use crate::load::Mix;
 use crate::rng::Rng;
 use std::collections::BTreeSet;
@@ -10,7 +11,8 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 use uraid_core::geometry::Level;
-use uraid_engine::api::OpenOptions;
+use uraid_engine::api::{OpenOptions, ReadOptions};
+use uraid_engine::status::ReadBalance;
 
 /// Kinds of fault that a seed may play.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -45,11 +47,13 @@ pub enum Fault {
     LostWrites,
     /// Reads and writes go elsewhere, on no more members than the redundancy.
     Misdirect,
+    /// Members are slow for a while, any number of them.
+    Slow,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 15] = [
+    pub const ALL: [Fault; 16] = [
         Fault::Restart,
         Fault::Kill,
         Fault::Power,
@@ -65,6 +69,7 @@ impl Fault {
         Fault::Rot,
         Fault::LostWrites,
         Fault::Misdirect,
+        Fault::Slow,
     ];
 
     /// The word on the command line.
@@ -85,6 +90,7 @@ impl Fault {
             Fault::Rot => "rot",
             Fault::LostWrites => "lost-writes",
             Fault::Misdirect => "misdirect",
+            Fault::Slow => "slow",
         }
     }
 }
@@ -163,6 +169,20 @@ impl FromStr for Layout {
                 let all = Layout::ALL.map(|l| l.name).join(", ");
                 format!("unknown layout \"{text}\": use any of {all}")
             })
+    }
+}
+
+/// How the members of a play are read.
+fn read_options(seed: u64) -> ReadOptions {
+    let mut rng = Rng::new(seed ^ 0x6865_6467_6573);
+    ReadOptions {
+        balance: *rng.pick(&ReadBalance::ALL),
+        hedge_percent: *rng.pick(&[0, 5, 20, 100]),
+        write_mostly: match rng.chance(0.2) {
+            true => vec![path_of(rng.below(4) as usize)],
+            false => Vec::new(),
+        },
+        weights: vec![(path_of(0), 3)],
     }
 }
 
@@ -250,6 +270,8 @@ pub struct Scenario {
     pub fault_rate: f64,
     /// Whether rot strikes data alone.
     pub rot_in_data: bool,
+    /// How members are chosen for reads.
+    pub reads: ReadOptions,
     /// Seeds everything that is drawn later.
     pub rng: Rng,
 }
@@ -262,6 +284,7 @@ impl Scenario {
             journalled_bytes_max: self.in_flight_bytes_max,
             checksum_bytes_max: self.in_flight_bytes_max,
             view_bytes_max: self.view_bytes_max,
+            reads: self.reads.clone(),
             ..OpenOptions::default()
         }
     }
@@ -270,7 +293,10 @@ impl Scenario {
     pub fn new(seed: u64, limits: &Limits) -> Scenario {
         let mut rng = Rng::new(seed);
         let operations = (limits.operations_max >> rng.below(4)).max(1);
-        let wanted: Vec<f64> = Fault::ALL.map(|_| rng.below(1000) as f64 / 1000.0).to_vec();
+        // Slowness is drawn apart, so that all other seeds keep their stories.
+        let drawn = Fault::ALL.iter().filter(|f| **f != Fault::Slow);
+        let mut wanted: Vec<f64> = drawn.map(|_| rng.below(1000) as f64 / 1000.0).collect();
+        wanted.push(Rng::new(seed ^ 0x736c_6f77).below(1000) as f64 / 1000.0);
         let share = *rng.pick(&[0.3, 0.6, 1.0]);
         let on = |f: &&Fault| {
             limits.faults.contains(f) && (wanted[**f as usize] < share || !limits.swarm)
@@ -300,6 +326,7 @@ impl Scenario {
             faults,
             fault_rate: rng.within(1..limits.faults_max) as f64 / operations as f64,
             rot_in_data: limits.rot_in_data,
+            reads: read_options(seed),
             rng,
         };
         scenario.enlarged(seed).prolonged(seed)

@@ -104,6 +104,7 @@ impl World {
             ..self.scenario.limits()
         };
         self.failed_from.clear();
+        self.count_reads();
         self.host = Host::open(&offered, &self.disks, options, self.watch());
         if self.scenario.has(Fault::Nested) && self.rng.chance(0.3) {
             self.plan_crash();

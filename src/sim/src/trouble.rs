@@ -11,8 +11,8 @@ use crate::scenario::Fault;
 use crate::world::{Ordered, Phase, World};
 use std::collections::BTreeSet;
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
-use uraid_engine::api::{Command, MemberName, Nanos};
-use uraid_engine::status::{MemberState, MemberStatus};
+use uraid_engine::api::{Command, MemberName, Nanos, Setting};
+use uraid_engine::status::{MemberState, MemberStatus, ReadBalance};
 
 const SECOND: Nanos = 1_000_000_000;
 
@@ -42,6 +42,7 @@ impl World {
             Fault::Full => self.fill_disks(),
             Fault::Rot => self.rot(),
             Fault::LostWrites => self.lose_write(),
+            Fault::Slow => self.slow_down(),
             Fault::Misdirect => {
                 let blocks = self.rng.below(64) as i64 - 32;
                 let reads = self.rng.chance(0.5);
@@ -212,6 +213,26 @@ impl World {
         let until = self.passes_in(disk, self.scenario.hang_seconds_max);
         self.say(|| format!("disk {disk} hangs until {}", until / 1000));
         self.disks[disk].hang(until);
+    }
+
+    /// A disk is slow, mostly one alone; now and then an operator has something to say to that.
+    fn slow_down(&mut self) {
+        self.counts.other_faults += 1;
+        let last = self.disks.len() as u64;
+        let disk = self.rng.below(last) as usize;
+        let longer = 1_000_000 * self.rng.skewed(10);
+        let until = self.now + self.rng.within(1..40) * SECOND;
+        self.say(|| format!("disk {disk} is slow by {longer} ns until {}", until / 1000));
+        self.disks[disk].slow_down(until, longer);
+        if self.rng.chance(0.2) && self.phase == Phase::Serving {
+            let setting = match self.rng.below(3) {
+                0 => Setting::ReadBalance(*self.rng.pick(&ReadBalance::ALL)),
+                1 => Setting::HedgePercent(self.rng.below(101) as u8),
+                _ => Setting::WriteMostly(MemberName::Slot(0), self.rng.chance(0.5)),
+            };
+            let what = format!("set {setting:?}");
+            self.command(Command::Set(vec![setting]), what, [].into(), None);
+        }
     }
 
     fn spoil_sectors(&mut self) {

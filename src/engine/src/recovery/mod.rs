@@ -309,7 +309,7 @@ impl Array {
                 {
                     // What cannot be read now is no loss: the verdict was that the rest suffices.
                     let _ = self
-                        .read_settled(stripe, column, run, Repair::Quietly)
+                        .read_settled(stripe, column, run, ColumnSet::EMPTY, Repair::Quietly)
                         .await;
                 }
             }

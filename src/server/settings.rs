@@ -1,0 +1,133 @@
+//! What operators can set of an array in service, in their words.
+
+use crate::failure::Failure;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+use uraid_engine::api::{MemberName, Setting};
+
+/// Settings of an array.
+const OF_ARRAY: [&str; 2] = ["read-balance", "hedge-percent"];
+
+/// Settings of a member.
+const OF_MEMBER: [&str; 2] = ["write-mostly", "read-weight"];
+
+/// Most that late reads may add to all, in percent.
+pub const HEDGE_PERCENT_MAX: u8 = 100;
+
+/// Largest weight of a member.
+pub const READ_WEIGHT_MAX: u16 = 1000;
+
+/// Reads settings of the array, or of `member`, as they were typed.
+///
+/// # Errors
+/// Names that are not known, or belong to the other; values that make no sense.
+pub fn read(
+    settings: &BTreeMap<String, String>,
+    member: Option<&MemberName>,
+) -> Result<Vec<Setting>, Failure> {
+    if settings.is_empty() {
+        return Err(Failure::usage("nothing is to be set"));
+    }
+    let all = settings.iter();
+    all.map(|(name, value)| read_one(name, value, member))
+        .collect()
+}
+
+fn read_one(name: &str, value: &str, member: Option<&MemberName>) -> Result<Setting, Failure> {
+    match (name, member) {
+        ("read-balance", None) => Ok(Setting::ReadBalance(parse(name, value)?)),
+        ("hedge-percent", None) => {
+            let percent = number(name, value, 0..=HEDGE_PERCENT_MAX.into())?;
+            Ok(Setting::HedgePercent(percent as u8))
+        }
+        ("write-mostly", Some(member)) => Ok(Setting::WriteMostly(
+            member.clone(),
+            yes_or_no(name, value)?,
+        )),
+        ("read-weight", Some(member)) => {
+            let weight = number(name, value, 1..=READ_WEIGHT_MAX.into())?;
+            Ok(Setting::ReadWeight(member.clone(), weight as u16))
+        }
+        _ if OF_ARRAY.contains(&name) => Err(Failure::usage(format!(
+            "{name} is a setting of the array: leave out --member"
+        ))),
+        _ if OF_MEMBER.contains(&name) => Err(Failure::usage(format!(
+            "{name} is a setting of a member: say which with --member"
+        ))),
+        _ => Err(Failure::usage(format!(
+            "there is no setting {name}: an array has {}, a member has {}",
+            OF_ARRAY.join(", "),
+            OF_MEMBER.join(", ")
+        ))),
+    }
+}
+
+fn parse<T: FromStr<Err: Display>>(name: &str, value: &str) -> Result<T, Failure> {
+    let parsed = value.parse();
+    parsed.map_err(|error| Failure::usage(format!("{name}: {error}")))
+}
+
+fn number(name: &str, value: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32, Failure> {
+    let number = value.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| {
+        let (start, end) = range.into_inner();
+        Failure::usage(format!(
+            "{name}: {value} is no number from {start} to {end}"
+        ))
+    })
+}
+
+fn yes_or_no(name: &str, value: &str) -> Result<bool, Failure> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(Failure::usage(format!(
+            "{name}: {value} is neither yes nor no"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uraid_engine::status::ReadBalance;
+
+    #[test]
+    fn settings_are_read_as_typed_and_nonsense_is_named() {
+        let one = |name: &str, value: &str, of: Option<u16>| {
+            let settings = [(name.to_string(), value.to_string())].into();
+            read(&settings, of.map(MemberName::Slot).as_ref()).map(|mut all| all.remove(0))
+        };
+        assert_eq!(
+            one("read-balance", "round-robin", None).unwrap(),
+            Setting::ReadBalance(ReadBalance::RoundRobin)
+        );
+        assert_eq!(
+            one("hedge-percent", "0", None).unwrap(),
+            Setting::HedgePercent(0)
+        );
+        assert_eq!(
+            one("write-mostly", "yes", Some(2)).unwrap(),
+            Setting::WriteMostly(MemberName::Slot(2), true)
+        );
+        assert_eq!(
+            one("read-weight", "3", Some(2)).unwrap(),
+            Setting::ReadWeight(MemberName::Slot(2), 3)
+        );
+        for (name, value, of, what) in [
+            ("read-balance", "fastest", None, "least-latency"),
+            ("hedge-percent", "101", None, "from 0 to 100"),
+            ("hedge-percent", "-1", None, "from 0 to 100"),
+            ("write-mostly", "maybe", Some(1), "neither yes nor no"),
+            ("read-weight", "0", Some(1), "from 1 to 1000"),
+            ("write-mostly", "yes", None, "with --member"),
+            ("read-balance", "weighted", Some(1), "leave out --member"),
+            ("speed", "high", None, "hedge-percent"),
+        ] {
+            let failure = one(name, value, of).unwrap_err();
+            assert!(failure.message.contains(what), "{failure}");
+        }
+        assert!(read(&BTreeMap::new(), None).is_err());
+    }
+}
