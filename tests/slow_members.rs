@@ -6,7 +6,10 @@ use common::client::Client;
 use common::pattern::{BLOCK, Random, blocks};
 use common::server::member;
 use common::volatile::Disks;
-use common::{MIB, Sandbox, USAGE, wait_for};
+use common::{MIB, Sandbox, Server, USAGE, wait_for};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// What a slow member takes for anything.
@@ -37,6 +40,43 @@ fn tail(client: &mut Client, content: &[u8], random: &mut Random) -> Duration {
     times[READS * 99 / 100]
 }
 
+/// The event of this kind, if there was one.
+fn event(sandbox: &Sandbox, server: &Server, kind: &str) -> Option<Value> {
+    let report = server.uraid(sandbox, "events", ["--json"]).succeeded();
+    let events = report.json()["events"].as_array().expect("events").clone();
+    events.into_iter().find(|event| event["kind"] == kind)
+}
+
+/// Waits until the metrics, which may be a second old, say whether member 1 sits out.
+fn wait_metric(server: &Server, value: u8) {
+    wait_for("the metrics to say it", || {
+        let mut stream = UnixStream::connect(&server.control).expect("connection");
+        let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).expect("request");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("answer");
+        let of_it =
+            |line: &&str| line.starts_with("uraid_member_slow{") && line.contains("slot=\"1\"");
+        let line = page.lines().find(of_it).expect("there is such a metric");
+        let (_, found) = line.rsplit_once(' ').expect("a value");
+        (found.parse() == Ok(f64::from(value))).then_some(())
+    });
+}
+
+/// Everything that speaks of it says that member 1 sits out.
+fn assert_told(sandbox: &Sandbox, server: &Server) {
+    assert!(server.log().contains("member 1"), "{}", server.log());
+    let told = event(sandbox, server, "member-slow").expect("it is told");
+    assert_eq!(told["member"]["slot"], 1);
+    assert_eq!(told["severity"], "warning");
+    let next = told["next"].as_str().expect("something to type");
+    assert!(next.contains("uraid replace --name tank"), "{next}");
+    let shown = server.uraid::<&str>(sandbox, "status", []).stdout;
+    assert!(shown.contains("member 1 is slow"), "{shown}");
+    wait_metric(server, 1);
+    assert!(event(sandbox, server, "member-recovered").is_none());
+}
+
 fn a_slow_member_is_not_waited_for(level: &str, count: usize, options: &str) {
     need_volatile_disks!();
     let sandbox = Sandbox::new();
@@ -59,7 +99,7 @@ fn a_slow_member_is_not_waited_for(level: &str, count: usize, options: &str) {
         tail(&mut client, &content, &mut random);
         (!slow().is_null()).then_some(())
     });
-    assert!(server.log().contains("member 1"), "{}", server.log());
+    assert_told(&sandbox, &server);
     let around = tail(&mut client, &content, &mut random);
     println!("{level} {options}: p99 {healthy:?}, around a slow member {around:?}");
     assert!(around <= 3 * healthy, "{around:?} instead of {healthy:?}");
@@ -70,6 +110,9 @@ fn a_slow_member_is_not_waited_for(level: &str, count: usize, options: &str) {
         slow().is_null().then_some(())
     });
     assert_eq!(server.status(&sandbox)["state"], "optimal");
+    let back = event(&sandbox, &server, "member-recovered").expect("it is told");
+    assert_eq!(back["member"]["slot"], 1);
+    wait_metric(&server, 0);
 }
 
 #[test]

@@ -181,7 +181,9 @@ impl Array {
             Some(_) => 1,
             None => self.geometry.shape.data,
         };
-        if !self.code.can_decode(self.readable(slot).minus(without)) {
+        // Who sits out is no quicker way.
+        let others = self.readable(slot).minus(without);
+        if !self.code.can_decode(others.minus(self.avoided(slot))) {
             return None;
         }
         if !self.hedges.budget.borrow_mut().spend(reads) {

@@ -127,7 +127,11 @@ impl Array {
         }
         self.watch.next_look.set(now + LOOK_INTERVAL);
         let paces = Length::ALL.map(|length| self.paces(length));
+        let hedging = self.hedges.percent() > 0;
         let late_after = [0, 1].map(|length: usize| {
+            if !hedging {
+                return None;
+            }
             let mut tails: Vec<Nanos> = paces[length].iter().map(|p| p.tail).collect();
             lower_median(&mut tails).map(|tail| (LATE_TIMES * tail).max(LATE_MIN))
         });

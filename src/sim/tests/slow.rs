@@ -260,7 +260,24 @@ fn without_hedging_a_late_read_is_waited_for() {
     rig.disks[1].slow_down(ALWAYS, SLOWER);
     let late = (0..100).map(|i| rig.read(i * 4)).find(|t| *t > USUAL);
     assert_eq!(late, Some(USUAL + SLOWER));
-    assert_eq!(rig.status().reads.hedges, 0);
+    let reads = rig.status().reads;
+    assert_eq!((reads.hedges, reads.hedges_denied), (0, 0));
+}
+
+#[test]
+fn a_late_read_is_not_made_of_a_member_that_sits_out() {
+    for layout in ["raid1x2", "raid5"] {
+        let mut rig = Rig::new(layout, hedging(5));
+        rig.read_many(1000);
+        rig.disks[1].slow_down(ALWAYS, SLOWER);
+        rig.read_many(1000);
+        assert_eq!(rig.slow(), [1], "{layout}");
+        let before = rig.status().reads.hedges;
+        rig.disks[0].slow_down(rig.now + USUAL, 2 * MILLISECOND);
+        let late = (0..20).map(|i| rig.read(i * 4)).max();
+        assert!(late <= Some(USUAL + 2 * MILLISECOND), "{layout}: {late:?}");
+        assert_eq!(rig.status().reads.hedges, before, "{layout}");
+    }
 }
 
 #[test]
