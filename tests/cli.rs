@@ -15,6 +15,7 @@ fn every_command_has_help_with_an_example() {
     let commands = [
         "create", "serve", "status", "examine", "fail", "remove", "add", "replace", "rebuild",
         "stop", "list", "wipe", "clear", "scrub", "check", "tls", "bench", "plan", "explain",
+        "top",
     ];
     for command in commands {
         let help = sandbox.uraid([command, "--help"]).succeeded().stdout;

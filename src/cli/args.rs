@@ -12,6 +12,7 @@ pub use super::serve_args::{IoBackend, ServeArgs};
 pub use super::set::SetArgs;
 use super::sizes::{parse_rate, parse_size};
 pub use super::tls_args::{TlsAction, TlsArgs};
+pub use super::top::args::TopArgs;
 use crate::control::paths::check_name;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -57,6 +58,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Show how a served array is
     Status(StatusArgs),
+    /// Show what arrays do, on a screen that keeps up
+    Top(TopArgs),
     /// Show what happened to an array
     Events(EventsArgs),
     /// Try whether alerts arrive

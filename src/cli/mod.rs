@@ -28,6 +28,7 @@ mod status;
 mod target;
 mod tls;
 mod tls_args;
+mod top;
 mod wait;
 mod wipe;
 
@@ -52,6 +53,7 @@ fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure>
         Command::Plan(args) => plan::run(args, output),
         Command::Serve(args) => serve::run(args, output),
         Command::Status(args) => return status::run(args, output),
+        Command::Top(args) => top::run(args, output),
         Command::Alert(args) => return alert::run(args, output),
         Command::Events(args) => events::run(args, output),
         Command::Examine(args) => examine::run(&args.members, output),

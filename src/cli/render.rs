@@ -3,7 +3,7 @@
 use super::findings;
 use super::output::table;
 use super::sizes::{show_duration, show_size};
-use crate::control::wire::{EventReport, MemberReport, RebuildReport, StatusReport};
+use crate::control::wire::{Advice, EventReport, MemberReport, RebuildReport, StatusReport};
 use crate::failure::Exit;
 use std::time::Duration;
 
@@ -44,6 +44,16 @@ pub fn status(status: &StatusReport) -> String {
         lines.extend(status.last_events.iter().map(event));
     }
     lines.join("\n")
+}
+
+/// The same without the numbers, for those who lay it out by themselves.
+pub fn advice(status: &StatusReport) -> Advice {
+    Advice {
+        state: state(status),
+        troubles: troubles(status),
+        risk: risk(status),
+        next: next(status),
+    }
 }
 
 /// Level, members, chunk and size in one line.

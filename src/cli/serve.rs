@@ -4,6 +4,7 @@ use super::args::{IoBackend, ServeArgs};
 use super::config;
 use super::orders::path_text;
 use super::output::Output;
+use super::render;
 use crate::failure::Failure;
 use crate::server::array::Manner;
 use crate::server::members::{canonical, choose_all, choose_array, groups, scan};
@@ -114,6 +115,7 @@ fn run_with(args: &ServeArgs, output: Output) -> Result<(), Failure> {
         readers: args.readers.unwrap_or_else(default_count),
         metrics: args.metrics.clone(),
         metrics_insecure: args.metrics_insecure,
+        advise: render::advice,
         alerts: args.alerts.options()?,
         pidfile: args.pidfile.clone(),
     };

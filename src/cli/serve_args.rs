@@ -113,11 +113,12 @@ pub struct ServeArgs {
     /// Do not verify blocks when they are read: only to measure what verification costs
     #[arg(long, hide = true)]
     pub skip_verification: bool,
-    /// Serve metrics for Prometheus by HTTP there, at /metrics: tcp:HOST:PORT or unix:PATH
-    #[arg(long, value_name = "ADDRESS")]
+    /// Serve, by HTTP, a page that shows how the arrays are, at /, and metrics for Prometheus, at
+    /// /metrics: tcp:HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDRESS", visible_alias = "page")]
     pub metrics: Option<Listen>,
-    /// Also at an address that other hosts can reach: whoever connects sees them
-    #[arg(long, requires = "metrics")]
+    /// Also at an address that other hosts can reach: whoever connects sees both
+    #[arg(long, requires = "metrics", visible_alias = "page-insecure")]
     pub metrics_insecure: bool,
     /// Look at the arguments and the certificates, and end: whether a server could become this
     /// program

@@ -25,6 +25,21 @@ pub fn resolve(args: &ServerArgs) -> Result<Client, Failure> {
     only_one(running(&directory), &directory)
 }
 
+/// The server that was named, or all that run.
+pub fn resolve_all(args: &ServerArgs) -> Result<Vec<Client>, Failure> {
+    let directory = socket_directory();
+    let sockets = running(&directory);
+    if args.control.is_some() || args.name.is_some() || sockets.is_empty() {
+        return resolve(args).map(|client| vec![client]);
+    }
+    Ok(sockets.into_iter().map(Client::new).collect())
+}
+
+/// The name of the array behind a control socket, as far as the socket's own tells it.
+pub fn name_of(client: &Client) -> String {
+    array_name(client.path())
+}
+
 fn only_one(mut sockets: Vec<PathBuf>, directory: &Path) -> Result<Client, Failure> {
     if sockets.len() > 1 {
         let names: Vec<_> = sockets.iter().map(|path| array_name(path)).collect();

@@ -2,6 +2,7 @@
 
 use super::wire::{
     AlertTestReport, DRY_RUN, DoneBody, ErrorBody, EventReport, EventsReport, Order, StatusReport,
+    TrendReport,
 };
 use crate::failure::{Doing, Exit, Failure};
 use serde::de::DeserializeOwned;
@@ -47,6 +48,11 @@ impl Client {
         let path = format!("/v1/events?from={from}&max={max}");
         let report: EventsReport = self.exchange("GET", &path, "")?;
         Ok(report.events)
+    }
+
+    /// Throughput and latency of the last hour, from this sample on.
+    pub fn trend(&self, from: u64) -> Result<TrendReport, Failure> {
+        self.exchange("GET", &format!("/v1/trend?from={from}"), "")
     }
 
     /// Has a test sent by each way that alerts go; says how each did.
@@ -136,7 +142,7 @@ mod tests {
     use super::*;
     use crate::control::Operator;
     use crate::control::server::ControlServer;
-    use crate::control::wire::{EmptyBody, MemberBody, MemberReference, TrendReport, samples};
+    use crate::control::wire::{EmptyBody, MemberBody, MemberReference, samples};
     use std::os::unix::net::UnixListener;
     use std::sync::{Arc, Mutex};
 

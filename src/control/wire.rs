@@ -5,6 +5,7 @@ mod alert;
 mod event;
 mod io;
 mod member;
+mod overview;
 mod scrub;
 mod trend;
 
@@ -13,6 +14,7 @@ pub use alert::{AlertResult, AlertTestReport};
 pub use event::{EventReport, EventsReport};
 pub use io::{IoReport, ReaderReport};
 pub use member::{MemberReport, OperationReport, ReadReport};
+pub use overview::{Advice, ArrayOverview, ArrayTrend, OverviewReport, TrendsReport};
 pub use scrub::{LostRun, ScrubMemberReport, ScrubReport};
 pub use trend::{MemberTrend, Rate, TrendReport, TrendSample};
 

@@ -87,7 +87,7 @@ pub struct Running {
     pub name: String,
     /// Where clients find it.
     pub uris: Vec<String>,
-    mailbox: Mailbox,
+    operator: Arc<operator::Served>,
     gate: Arc<Gate>,
     /// Where clients come in: the readers, or the data thread.
     seats: Vec<Seat>,
@@ -109,6 +109,7 @@ impl Running {
             sender,
             waker: driver.waker(),
         };
+        let operator = Arc::new(operator(&job, mailbox)?);
         let (seat, arrivals) = Seat::new(job.connections_max, driver.waker());
         let (tell_opened, opened) = sync_channel(1);
         let heartbeat = Heartbeat::default();
@@ -131,7 +132,7 @@ impl Running {
             pool,
             driver,
             recruits: crew.recruits,
-            mailbox: mailbox.clone(),
+            operator: operator.clone(),
             inbox,
             arrivals,
             heartbeat,
@@ -143,7 +144,7 @@ impl Running {
         Ok(Running {
             name,
             uris,
-            mailbox,
+            operator,
             gate,
             seats: crew.seats,
             watched: crew.watched,
@@ -169,7 +170,12 @@ impl Running {
 
     /// The way to it.
     pub fn mailbox(&self) -> Mailbox {
-        self.mailbox.clone()
+        self.operator.mailbox.clone()
+    }
+
+    /// The same for those who want to know more than how it is.
+    pub fn operator(&self) -> Arc<operator::Served> {
+        self.operator.clone()
     }
 
     /// Has the progress of all its threads watched.
@@ -182,6 +188,21 @@ impl Running {
         let ended = self.thread.join();
         ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
+}
+
+/// What operators and onlookers of the array meet.
+fn operator(job: &Job, mailbox: Mailbox) -> Result<operator::Served, Failure> {
+    let name = job.array.name.clone();
+    let (told, alerts) = (name.clone(), job.alerts.clone());
+    let on_event = Box::new(move |record: &_| alerts.offer(&told, record));
+    Ok(operator::Served {
+        mailbox,
+        succession: job.succession.clone(),
+        name,
+        history: History::start(job.array.key, job.manner.read_only, on_event)?,
+        alerts: job.alerts.clone(),
+        trend: Trend::default(),
+    })
 }
 
 /// Buffers that the kernel knows, if it gives that much memory in one piece.
@@ -237,7 +258,7 @@ struct DataThread {
     pool: Pool,
     driver: Driver,
     recruits: Vec<Recruit>,
-    mailbox: Mailbox,
+    operator: Arc<operator::Served>,
     inbox: Receiver<Message>,
     /// Clients of its own; none where there are readers.
     arrivals: Receiver<Arrival>,
@@ -251,7 +272,7 @@ impl DataThread {
             pool,
             driver,
             recruits,
-            mailbox,
+            operator,
             inbox,
             arrivals,
             heartbeat,
@@ -259,10 +280,7 @@ impl DataThread {
         let tell = |what| opened.send(what).expect("somebody waits for it");
         let name = job.array.name.clone();
         let (control, _control_file) = job.control;
-        let (told, alerts) = (name.clone(), job.alerts.clone());
-        let on_event = Box::new(move |record: &_| alerts.offer(&told, record));
-        let history = History::start(job.array.key, job.manner.read_only, on_event);
-        let history = history.inspect_err(|failure| tell(Err(failure.clone())))?;
+        let mailbox = operator.mailbox.clone();
         let host = open(
             job.array,
             (job.manner, &job.memory),
@@ -271,7 +289,7 @@ impl DataThread {
             &mailbox,
         );
         let host = host.and_then(|mut host| {
-            host.keep_history(history.clone());
+            host.keep_history(operator.history.clone());
             wait_until_open(host, &inbox)
         });
         let host = match host {
@@ -296,16 +314,8 @@ impl DataThread {
             gate: job.gate.clone(),
             opened: Instant::now(),
         };
-        let trend = Trend::default();
-        let operator = operator::Served {
-            mailbox: mailbox.clone(),
-            succession: job.succession,
-            name: name.clone(),
-            history,
-            alerts: job.alerts,
-            trend: trend.clone(),
-        };
-        let control = ControlServer::start(UnixListener::from(control), Arc::new(operator));
+        let trend = operator.trend.clone();
+        let control = ControlServer::start(UnixListener::from(control), operator);
         let control = control.inspect_err(|failure| tell(Err(failure.clone())))?;
         let sampler = Sampler::start(mailbox.clone(), trend);
         let sampler = sampler.inspect_err(|failure| tell(Err(failure.clone())))?;

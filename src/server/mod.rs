@@ -41,6 +41,7 @@ pub mod members;
 mod memory;
 pub mod metrics;
 mod operator;
+mod page;
 pub mod random;
 pub mod reader;
 pub mod reclaim;

@@ -102,6 +102,13 @@ pub struct Served {
 }
 
 impl Served {
+    /// Events from this number on, oldest first; the last `max` of them.
+    pub fn events_from(&self, from: u64, max: usize) -> Vec<EventReport> {
+        let records = self.history.records(from, max);
+        let report = |record| EventReport::new(&self.name, record);
+        records.iter().map(report).collect()
+    }
+
     /// The last events that an operator should look at.
     fn last_events(&self) -> Vec<EventReport> {
         let records = self.history.records(0, LAST_EVENTS_AMONG);
@@ -124,9 +131,7 @@ impl Operator for Served {
     }
 
     fn events(&self, from: u64, max: usize) -> Result<EventsReport, Failure> {
-        let records = self.history.records(from, max);
-        let report = |record| EventReport::new(&self.name, record);
-        let events = records.iter().map(report).collect();
+        let events = self.events_from(from, max);
         Ok(EventsReport { events })
     }
 

@@ -12,7 +12,7 @@ use super::limits;
 use super::listen::Listen;
 use super::members::{Access, Group, OpenArray, groups, open_array};
 use super::memory::Memory;
-use super::metrics::MetricsServer;
+use super::metrics::{MetricsServer, Shown};
 use super::operator::Mailbox;
 use super::reader::READER_DESCRIPTORS;
 use super::service::Message;
@@ -21,6 +21,7 @@ use super::succession::Succession;
 use super::systemd::Notifier;
 use super::tls::{Tls, TlsOptions};
 use super::{log, reclaim, signals};
+use crate::control::wire::{Advice, StatusReport};
 use crate::failure::{Doing, Exit, Failure};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -55,10 +56,12 @@ pub struct ServeOptions {
     pub memory: Option<u64>,
     /// Threads that serve the clients of each array; with none its data thread does.
     pub readers: usize,
-    /// Where metrics are to be had, if anywhere.
+    /// Where metrics and the page are to be had, if anywhere.
     pub metrics: Option<Listen>,
     /// There, also if other hosts can connect.
     pub metrics_insecure: bool,
+    /// Puts a status into words for the page.
+    pub advise: fn(&StatusReport) -> Advice,
     /// Where alerts go.
     pub alerts: AlertOptions,
     /// Where to write the process id.
@@ -153,8 +156,14 @@ pub fn serve(
     let guard = Guard { everyone, tls };
     let (front, watched) = start_front(front, &mut running, &served, guard, places, &stop)?;
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose();
-    let mailboxes = running.iter().map(|r| (r.name.clone(), r.mailbox()));
-    let metrics = metrics.map(|place| MetricsServer::start(place, mailboxes.collect(), alerts));
+    let arrays = running.iter().map(Running::operator).collect();
+    let shown = Shown {
+        arrays,
+        alerts,
+        advise: options.advise,
+        any_host: options.metrics_insecure,
+    };
+    let metrics = metrics.map(|place| MetricsServer::start(place, shown));
     let told = metrics
         .transpose()
         .and_then(|metrics| Ok((metrics, pidfile?)));

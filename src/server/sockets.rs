@@ -172,7 +172,9 @@ pub fn open_metrics(
     })?;
     if let Reach::Tcp(address) = reach {
         check_metrics_secure(place, &address, open)?;
-        log::info(&format!("metrics are at http://{address}/metrics"));
+        log::info(&format!(
+            "the page is at http://{address}/, metrics are at http://{address}/metrics"
+        ));
     }
     let is_unix = file.is_some();
     Ok(MetricsListener { fd, is_unix, file })
@@ -184,8 +186,8 @@ fn check_metrics_secure(place: &Listen, address: &SocketAddr, open: bool) -> Res
         true => Ok(()),
         false => Err(Failure::refused(format!(
             "--metrics {place}: {address} can be reached from other hosts, and whoever connects \
-             sees all metrics, unencrypted; listen on a loopback address or a unix socket, or say \
-             --metrics-insecure if the network is yours alone"
+             sees all metrics and the page, unencrypted; listen on a loopback address or a unix \
+             socket, or say --metrics-insecure if the network is yours alone"
         ))),
     }
 }

@@ -40,6 +40,16 @@ impl Trend {
         }
     }
 
+    /// All samples, of what clients did alone.
+    pub fn of_clients(&self) -> Vec<TrendSample> {
+        let samples = self.0.lock().expect("no holder panics");
+        let without_members = |sample: &TrendSample| TrendSample {
+            members: Vec::new(),
+            ..*sample
+        };
+        samples.iter().map(without_members).collect()
+    }
+
     /// Takes what changed between two statuses.
     fn add(&self, before: &StatusReport, now: &StatusReport, span: Duration) {
         let mut samples = self.0.lock().expect("no holder panics");
@@ -141,6 +151,9 @@ mod tests {
         assert_eq!((all.len(), all[0].number), (SAMPLES_MAX, 5));
         assert_eq!(trend.report(SAMPLES_MAX as u64 + 3).samples.len(), 2);
         assert_eq!(all[0].members.len(), 4);
+        let of_clients = trend.of_clients();
+        assert_eq!(of_clients.len(), SAMPLES_MAX);
+        assert!(of_clients.iter().all(|sample| sample.members.is_empty()));
         assert_eq!(
             all[0].members[1].reads.operations, 7,
             "it was not there before"

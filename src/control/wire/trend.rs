@@ -52,6 +52,9 @@ pub struct Rate {
     pub bytes: u64,
     /// How long they took on average, in microseconds; 0 if there were none.
     pub mean_micros: u64,
+    /// Half of them took no longer than this, in microseconds, to the next power of two.
+    #[serde(default)]
+    pub p50_micros: u64,
     /// 99 of 100 took no longer than this, in microseconds, to the next power of two.
     pub p99_micros: u64,
 }
@@ -76,15 +79,16 @@ impl Rate {
             operations,
             bytes: now.bytes.saturating_sub(before.bytes),
             mean_micros: (nanos / 1000).checked_div(operations).unwrap_or(0),
-            p99_micros: p99_micros(&counts),
+            p50_micros: percentile_micros(&counts, 50),
+            p99_micros: percentile_micros(&counts, 99),
         }
     }
 }
 
-/// The bound of the bucket in which 99 of 100 are reached.
-fn p99_micros(counts: &[u64]) -> u64 {
+/// The bound of the bucket in which so many of 100 are reached.
+fn percentile_micros(counts: &[u64], percent: u64) -> u64 {
     let all: u64 = counts.iter().sum();
-    let wanted = (all * 99).div_ceil(100);
+    let wanted = (all * percent).div_ceil(100);
     let mut sum = 0;
     let reached = counts.iter().position(|count| {
         sum += count;
@@ -118,6 +122,7 @@ mod tests {
         let rate = Rate::between(&before, &now);
         assert_eq!((rate.operations, rate.bytes), (200, 200 * 4096));
         assert_eq!((rate.mean_micros, rate.p99_micros), (100, 1024));
+        assert_eq!(rate.p50_micros, 16);
         assert_eq!(Rate::between(&now, &now), Rate::default());
     }
 

@@ -1,6 +1,7 @@
-//! Metrics for Prometheus and whoever reads OpenMetrics: a small HTTP server on a thread of its own,
-//! beside everything that serves clients. Data threads are asked for their status as by any
-//! operator, once a second at most, however many ask here.
+//! What onlookers see: metrics for Prometheus and whoever reads OpenMetrics, and the page for people
+//! ([`super::page`]). A small HTTP server on a thread of its own, beside everything that serves
+//! clients; it gives, and takes nothing. Data threads are asked for their status as by any operator,
+//! once a second at most, however many ask here.
 
 mod encode;
 mod families;
@@ -9,14 +10,20 @@ mod visit;
 pub use encode::{CONTENT_TYPE, Seen, render};
 
 use super::alert::Alerts;
-use super::operator::Mailbox;
+use super::operator::Served;
+use super::page;
 use super::sockets::MetricsListener;
+use crate::control::wire::{
+    Advice, ArrayOverview, ArrayTrend, OverviewReport, StatusReport, TrendsReport,
+};
 use crate::failure::{Doing, Failure};
-use axum::Router;
 use axum::extract::State;
 use axum::http::header;
+use axum::middleware::from_fn;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Json, Router};
+use nix::unistd::gethostname;
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -36,6 +43,21 @@ const STACK_BYTES: usize = 512 << 10;
 /// How long answers under way may take once the server ends.
 const GOODBYE_MAX: Duration = Duration::from_millis(500);
 
+/// Most events of each array on the page.
+const EVENTS_MAX: usize = 20;
+
+/// What there is to be seen.
+pub struct Shown {
+    /// The arrays.
+    pub arrays: Vec<Arc<Served>>,
+    /// Where alerts about them go.
+    pub alerts: Alerts,
+    /// Puts a status into words.
+    pub advise: fn(&StatusReport) -> Advice,
+    /// The page is given under any name of this host, not only under its addresses.
+    pub any_host: bool,
+}
+
 /// The endpoint in service; ends when dropped.
 pub struct MetricsServer {
     stop: Option<oneshot::Sender<()>>,
@@ -45,12 +67,8 @@ pub struct MetricsServer {
 }
 
 impl MetricsServer {
-    /// Serves the metrics of these arrays at `listener` until dropped.
-    pub fn start(
-        listener: MetricsListener,
-        arrays: Vec<(String, Mailbox)>,
-        alerts: Alerts,
-    ) -> Result<MetricsServer, Failure> {
+    /// Shows it at `listener` until dropped.
+    pub fn start(listener: MetricsListener, shown: Shown) -> Result<MetricsServer, Failure> {
         let what = || "start the metrics endpoint".to_string();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -64,9 +82,8 @@ impl MetricsServer {
         };
         let (stop, stopped) = oneshot::channel();
         let exporter = Arc::new(Exporter {
-            arrays,
-            alerts,
-            shown: Mutex::default(),
+            shown,
+            looked: Mutex::default(),
         });
         let thread = thread::Builder::new()
             .name("uraid-metrics".to_string())
@@ -94,8 +111,16 @@ impl Drop for MetricsServer {
 }
 
 async fn serve(door: Door, exporter: Arc<Exporter>, stopped: oneshot::Receiver<()>) {
+    let mut page = Router::new()
+        .route("/", get(page::page))
+        .route("/overview", get(overview))
+        .route("/trends", get(trends));
+    if !exporter.shown.any_host {
+        page = page.layer(from_fn(page::only_by_address));
+    }
     let router = Router::new()
         .route("/metrics", get(metrics))
+        .merge(page)
         .with_state(exporter);
     // It ends with the runtime: nobody is owed an answer.
     drop(tokio::spawn(axum::serve(door, router).into_future()));
@@ -103,38 +128,58 @@ async fn serve(door: Door, exporter: Arc<Exporter>, stopped: oneshot::Receiver<(
 }
 
 async fn metrics(State(exporter): State<Arc<Exporter>>) -> impl IntoResponse {
-    let page = tokio::task::spawn_blocking(move || exporter.page()).await;
-    let page = page.expect("the exporter does not panic");
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], page)
+    let page = off_thread(move || render(exporter.look(), exporter.shown.alerts.counts()));
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], page.await)
+}
+
+async fn overview(State(exporter): State<Arc<Exporter>>) -> impl IntoResponse {
+    (
+        page::HEADERS,
+        Json(off_thread(move || exporter.overview()).await),
+    )
+}
+
+async fn trends(State(exporter): State<Arc<Exporter>>) -> impl IntoResponse {
+    let arrays = exporter.shown.arrays.iter().map(|array| ArrayTrend {
+        name: array.name.clone(),
+        samples: array.trend.of_clients(),
+    });
+    let arrays = arrays.collect();
+    (page::HEADERS, Json(TrendsReport { arrays }))
+}
+
+/// What waits for data threads must not keep those who ask for nothing of them.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.expect("the exporter does not panic")
 }
 
 /// What is asked, and what it said last.
 struct Exporter {
-    arrays: Vec<(String, Mailbox)>,
-    alerts: Alerts,
-    shown: Mutex<Option<(Instant, String)>>,
+    shown: Shown,
+    looked: Mutex<Option<(Instant, Vec<Seen>)>>,
 }
 
 impl Exporter {
-    /// The page, at most [`AGE_MAX`] old.
-    fn page(&self) -> String {
-        let mut shown = self.shown.lock().expect("no holder panics");
-        if let Some((at, page)) = &*shown
+    /// All arrays, as they were [`AGE_MAX`] ago at most.
+    fn look(&self) -> Vec<Seen> {
+        let mut looked = self.looked.lock().expect("no holder panics");
+        if let Some((at, seen)) = &*looked
             && at.elapsed() < AGE_MAX
         {
-            return page.clone();
+            return seen.clone();
         }
-        let page = render(self.look(), self.alerts.counts());
-        *shown = Some((Instant::now(), page.clone()));
-        page
+        let seen = self.ask();
+        *looked = Some((Instant::now(), seen.clone()));
+        seen
     }
 
     /// Asks all arrays at once.
-    fn look(&self) -> Vec<Seen> {
+    fn ask(&self) -> Vec<Seen> {
         let deadline = Instant::now() + ANSWER_MAX;
-        let asked = self.arrays.iter().map(|(name, mailbox)| {
-            let answer = mailbox.ask_status();
-            (name.clone(), answer)
+        let asked = self.shown.arrays.iter().map(|array| {
+            let answer = array.mailbox.ask_status();
+            (array.name.clone(), answer)
         });
         let asked: Vec<_> = asked.collect();
         let seen = |(name, answer): (String, _)| {
@@ -145,5 +190,21 @@ impl Exporter {
             Seen { name, status }
         };
         asked.into_iter().map(seen).collect()
+    }
+
+    fn overview(&self) -> OverviewReport {
+        let seen = self.look().into_iter().zip(&self.shown.arrays);
+        let arrays = seen.map(|(seen, array)| ArrayOverview {
+            name: seen.name,
+            advice: seen.status.as_ref().map(self.shown.advise),
+            status: seen.status,
+            events: array.events_from(0, EVENTS_MAX),
+        });
+        let host = gethostname().ok().and_then(|name| name.into_string().ok());
+        OverviewReport {
+            host: host.unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            arrays: arrays.collect(),
+        }
     }
 }
