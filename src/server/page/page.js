@@ -294,7 +294,7 @@ function event(e) {
   return el("li", { class: toneOf(e.severity) },
     el("time", { datetime: e.time, title: e.time }, text),
     el("span", { class: "severity" }, e.severity),
-    el("span", { class: "text" }, e.text),
+    el("span", { class: "text" }, `${e.kind}: ${e.text}`),
     e.next && e.severity !== "info" ? el("span", { class: "then" }, `next: ${e.next}`) : null);
 }
 
