@@ -157,12 +157,8 @@ fn it_tells_how_the_array_is_and_what_to_type() {
     shown.fail_one();
     let array = wait_for("the page to show it", || {
         let array = shown.json("/overview")["arrays"][0].take();
-        let failed = |event: &Value| event["kind"] == "member-failed";
-        let told = array["events"]
-            .as_array()
-            .expect("events")
-            .iter()
-            .any(failed);
+        let left = |event: &Value| event["kind"] == "member-left";
+        let told = array["events"].as_array().expect("events").iter().any(left);
         (array["status"]["state"] == "degraded" && told).then_some(array)
     });
     let next = array["advice"]["next"][0].as_str().expect("advice");

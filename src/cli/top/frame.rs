@@ -21,9 +21,6 @@ const EVENT_LINES_MIN: u16 = 2;
 /// Least lines of the table of members.
 const MEMBER_LINES_MIN: u16 = 4;
 
-/// How long a server may be silent before its numbers are called old.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
-
 const HELP: &str = "\
 q          end
 ← →        other arrays of this host
@@ -126,7 +123,7 @@ fn head(view: &View, status: &StatusReport, now: Instant) -> Text<'static> {
         name.push(Span::from("  PAUSED").fg(Color::Yellow).bold());
     }
     let mut lines = vec![Line::from(name)];
-    lines.extend(silence(array, now));
+    lines.extend(silence(array, view.silence_max, now));
     let words = advice(status);
     let colour = match status.suspended {
         Some(_) => Color::Red,
@@ -140,11 +137,13 @@ fn head(view: &View, status: &StatusReport, now: Instant) -> Text<'static> {
 }
 
 /// That the server does not answer; what is shown is as old as it says.
-fn silence(array: &Watched, now: Instant) -> Option<Line<'static>> {
-    let age = array.at.map(|at| now.saturating_duration_since(at))?;
+fn silence(array: &Watched, silence_max: Duration, now: Instant) -> Option<Line<'static>> {
+    let age = now.saturating_duration_since(array.at?);
     let why = match &array.silence {
         Some(why) => why.clone(),
-        None if age > SILENCE_MAX => "the server does not answer".to_string(),
+        None if now.saturating_duration_since(array.heard?) > silence_max => {
+            "the server does not answer".to_string()
+        }
         None => return None,
     };
     let text = format!(

@@ -69,7 +69,7 @@ fn watch(
     interval: Duration,
 ) -> Result<(), Failure> {
     let what = || "draw on the terminal".to_string();
-    let mut view = View::new(clients.iter().map(target::name_of).collect());
+    let mut view = View::new(clients.iter().map(target::name_of).collect(), interval);
     let answers = ask(clients, interval)?;
     loop {
         terminal
@@ -166,7 +166,7 @@ fn look(client: &Client, wants_trend: bool) -> Answer {
 /// Prints one screen of each array as text. Rates need two looks.
 fn once(clients: &[Client], args: &TopArgs) -> Result<(), Failure> {
     for client in clients {
-        let mut view = View::new(vec![target::name_of(client)]);
+        let mut view = View::new(vec![target::name_of(client)], args.interval());
         view.take(0, Ok(look(client, true)?));
         thread::sleep(args.interval());
         view.take(0, Ok(look(client, false)?));

@@ -12,6 +12,9 @@ const SIZE: Size = Size {
     lines: 24,
 };
 
+/// Between two looks.
+const SECOND: Duration = Duration::from_secs(1);
+
 fn look(at: Instant, status: StatusReport) -> Look {
     let trend = Some(Vec::new());
     Look { at, status, trend }
@@ -19,7 +22,7 @@ fn look(at: Instant, status: StatusReport) -> Look {
 
 /// A view of one array that was looked at twice, a second apart.
 fn view(before: StatusReport, now: StatusReport) -> View {
-    let mut view = View::new(vec!["demo".to_string()]);
+    let mut view = View::new(vec!["demo".to_string()], SECOND);
     let at = Instant::now();
     view.take(0, Ok(look(at - Duration::from_secs(1), before)));
     view.take(0, Ok(look(at, now)));
@@ -162,7 +165,7 @@ fn the_last_hour_is_drawn_at_the_left_of_what_goes_on_now() {
         writes: rate(0),
         members: Vec::new(),
     };
-    let mut view = View::new(vec!["demo".to_string()]);
+    let mut view = View::new(vec!["demo".to_string()], SECOND);
     let mut first = look(Instant::now(), samples::optimal());
     first.trend = Some((0..100).map(|number| sample(number * 1000)).collect());
     view.take(0, Ok(first));
@@ -190,8 +193,26 @@ fn a_server_that_goes_away_is_said_to_and_comes_back() {
 }
 
 #[test]
+fn neither_a_pause_nor_a_long_interval_is_silence() {
+    let old = || Ok(look(Instant::now() - 10 * SECOND, samples::optimal()));
+    let mut view = View::new(vec!["demo".to_string()], SECOND);
+    view.take(0, old());
+    let silent = "this is 10 s old: the server does not answer";
+    assert_shows(&text(&view, SIZE), &["NO ANSWER", silent]);
+    view.paused = true;
+    view.take(0, Ok(look(Instant::now(), samples::optimal())));
+    assert!(!text(&view, SIZE).contains("NO ANSWER"));
+    view.paused = false;
+    assert!(!text(&view, SIZE).contains("NO ANSWER"));
+
+    let mut view = View::new(vec!["demo".to_string()], 10 * SECOND);
+    view.take(0, old());
+    assert!(!text(&view, SIZE).contains("NO ANSWER"));
+}
+
+#[test]
 fn a_server_that_never_answered_is_told_with_its_reason() {
-    let mut view = View::new(vec!["demo".to_string()]);
+    let mut view = View::new(vec!["demo".to_string()], SECOND);
     assert_shows(&text(&view, SIZE), &["demo: asking the server"]);
     view.take(0, Err(Failure::failed("connection refused")));
     assert_shows(
@@ -202,7 +223,7 @@ fn a_server_that_never_answered_is_told_with_its_reason() {
 
 #[test]
 fn arrows_go_round_the_arrays_and_a_pause_holds_everything() {
-    let mut view = View::new(vec!["a".to_string(), "b".to_string()]);
+    let mut view = View::new(vec!["a".to_string(), "b".to_string()], SECOND);
     view.step(-1);
     assert_eq!(view.selected, 1);
     view.step(1);

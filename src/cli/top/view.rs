@@ -29,12 +29,18 @@ pub struct View {
     pub paused: bool,
     /// What the keys do is shown.
     pub help: bool,
+    /// How long a server may be silent before its numbers are called old.
+    pub silence_max: Duration,
 }
 
+/// What a server may take to answer, besides the time between two looks.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
+
 impl View {
-    /// Arrays of these names, of which nothing is known yet.
-    pub fn new(names: Vec<String>) -> View {
+    /// Arrays of these names, of which nothing is known yet, asked every `interval`.
+    pub fn new(names: Vec<String>, interval: Duration) -> View {
         View {
+            silence_max: interval + ANSWER_MAX,
             arrays: names.into_iter().map(Watched::new).collect(),
             selected: 0,
             scrolled: 0,
@@ -65,8 +71,10 @@ impl View {
 
     /// Takes what the server of an array said, unless nothing is to move.
     pub fn take(&mut self, index: usize, answer: Answer) {
+        let array = &mut self.arrays[index];
+        array.heard = answer.as_ref().ok().map(|look| look.at).or(array.heard);
         if !self.paused {
-            self.arrays[index].take(answer);
+            array.take(answer);
         }
     }
 }
@@ -85,8 +93,10 @@ pub struct Watched {
     pub trend: Vec<TrendSample>,
     /// Why the server does not say how it is; none if it does.
     pub silence: Option<String>,
-    /// When it last did.
+    /// When it said what is shown.
     pub at: Option<Instant>,
+    /// When it last said something, shown or not.
+    pub heard: Option<Instant>,
 }
 
 impl Watched {
@@ -99,6 +109,7 @@ impl Watched {
             trend: Vec::new(),
             silence: None,
             at: None,
+            heard: None,
         }
     }
 
