@@ -29,10 +29,10 @@ p          pause: nothing moves until it is pressed again
 h          this, and back
 
 reads/s, writes/s, MiB/s   of each member since the last look
-read50/99, write50/99      how long 50 and 99 of 100 took, to the next power of two
-                           (µ: millionths, m: thousandths of a second)
+read50/99, write50/99      how long 50 and 99 of 100 took, to the next power
+                           of two (µ: millionths, m: thousandths of a second)
 SLOW                       it is out of reads for being slow, for so long
-errors                     reads, writes and checksums that failed, until `uraid clear`
+errors                     reads, writes, checksums that failed (`uraid clear`)
 clients                    ten seconds a column, at the right what goes on now
 journal, lane              writes wait when a lane is full";
 

@@ -65,7 +65,8 @@ fn right(text: impl Into<Line<'static>>) -> Cell<'static> {
 }
 
 fn row(member: &MemberReport, pace: &Pace, path_width: usize) -> Row<'static> {
-    let slot = member.slot.map_or("spare".to_string(), |s| s.to_string());
+    // A former member has none either: which it is, its state says.
+    let slot = member.slot.map_or("-".to_string(), |s| s.to_string());
     let bytes = pace.per_second(pace.reads.bytes + pace.writes.bytes);
     let errors = member.read_errors + member.write_errors + member.checksum_errors;
     let errors = match errors {

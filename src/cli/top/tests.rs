@@ -256,6 +256,14 @@ fn more_members_than_lines_are_scrolled() {
 }
 
 #[test]
+fn a_former_member_is_no_spare() {
+    let mut status = samples::optimal();
+    status.members.push(samples::member(None, "failed"));
+    let line = line_of(&screen(status), "- ");
+    assert!(line.contains("failed") && !line.contains("spare"), "{line}");
+}
+
+#[test]
 fn no_size_is_too_small_or_too_large() {
     let view = view(samples::rebuilding(), samples::rebuilding());
     for (columns, lines) in [(1, 1), (10, 3), (79, 5), (30, 24), (200, 60), (500, 500)] {
@@ -278,5 +286,13 @@ fn what_members_are_called_cannot_drive_the_terminal() {
 fn help_says_what_the_keys_do() {
     let mut view = view(samples::optimal(), samples::optimal());
     view.help = true;
-    assert_shows(&text(&view, SIZE), &["pause: nothing moves", "SLOW"]);
+    // The ends of its longest lines.
+    let ends = [
+        "pressed again",
+        "next power\n",
+        "a second)",
+        "clear`)",
+        "goes on now",
+    ];
+    assert_shows(&text(&view, SIZE), &ends);
 }

@@ -179,6 +179,9 @@ function noteOf(member) {
   return member.state;
 }
 
+// A former member has no slot either, and is no spare.
+const slotOf = (member) => (member.slot === null ? "–" : String(member.slot));
+
 function block(member, status, doing) {
   const absent = ["failed", "missing"].includes(member.state);
   const rebuild = status.rebuilds.find((r) => r.member === member.slot && member.state !== "in-sync");
@@ -189,7 +192,7 @@ function block(member, status, doing) {
     title: `${member.path || "not here"}, ${member.uuid}`,
   };
   return el("div", props,
-    el("span", { class: "slot" }, member.slot === null ? "S" : String(member.slot)),
+    el("span", { class: "slot" }, slotOf(member)),
     el("span", { class: "state" }, noteOf(member)),
     el("span", { class: "file" }, member.path ? fileName(member.path) : "not here"),
     el("span", { class: "flow" }, absent ? " " : done === null ? speed(busy) : `${done.toFixed(1)} % done`),
@@ -270,7 +273,7 @@ function row(member, doing) {
   const state = member.write_mostly ? `${member.state}, write-mostly` : member.state;
   const slow = member.slow_seconds === null ? "" : `, slow for ${duration(member.slow_seconds)}`;
   const cells = [
-    member.slot === null ? "spare" : String(member.slot), place(member.path),
+    slotOf(member), place(member.path),
     el("span", { class: `badge ${toneOfMember(member)}` }, state + slow),
     rate(reads.rate), rate(writes.rate), speed(reads.speed), speed(writes.speed),
     latency(reads.p99), latency(writes.p99),
@@ -313,6 +316,7 @@ const CHART = { height: 150, left: 62, right: 8, top: 8, bottom: 20 };
 // As the styles have it: two columns of 300 pixels and what is between them.
 const CHARTS_GAP = 18;
 const CHARTS_ABREAST = 600 + CHARTS_GAP;
+const CHART_NARROW = 400;
 const HOUR_MILLIS = 3600 * 1000;
 
 // The next of 1, 2, 5, 10, ... units: a scale that can be read.
@@ -349,7 +353,7 @@ function chart(name, samples, width, values, text, base) {
     parts.push(svg("line", { class: "grid", x1: from, x2: width - right, y1: at, y2: at }));
     parts.push(svg("text", { x: from - 6, y: at + 4, "text-anchor": "end" }, share === 0 ? "0" : text(peak * share)));
   }
-  for (const minutes of [60, 40, 20, 0]) {
+  for (const minutes of width < CHART_NARROW ? [60, 30, 0] : [60, 40, 20, 0]) {
     const at = width - right - (minutes / 60) * (width - from - right);
     const anchor = minutes === 0 ? "end" : minutes === 60 ? "start" : "middle";
     parts.push(svg("text", { x: at, y: height - 5, "text-anchor": anchor }, minutes === 0 ? "now" : `${minutes} min ago`));
