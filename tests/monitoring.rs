@@ -268,7 +268,7 @@ fn visitors_that_say_nothing_keep_nobody_out_for_long() {
     let mut client = server.connect();
     client.write(0, &[1; 4096]).expect("write");
     get_unix(&path);
-    let before = server.resident_kib();
+    let before = server.small_pages_kib();
     let connect = |_| UnixStream::connect(&path).expect("connection");
     let silent: Vec<UnixStream> = (0..20).map(connect).collect();
     client.read(0, 4096).expect("clients do not notice");
@@ -276,7 +276,7 @@ fn visitors_that_say_nothing_keep_nobody_out_for_long() {
     let stream = UnixStream::connect(&path).expect("connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
     assert!(get(stream).contains("uraid_array_up"));
-    let more = server.resident_kib().saturating_sub(before);
+    let more = server.small_pages_kib().saturating_sub(before);
     assert!(more < 1024, "silent visitors took {more} KiB");
     drop(silent);
 }
