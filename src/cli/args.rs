@@ -8,9 +8,10 @@ use super::dry_run::DryRunArgs;
 pub use super::events_args::EventsArgs;
 pub use super::explain::ExplainArgs;
 pub use super::plan::args::PlanArgs;
+pub use super::scrub_args::{ScrubAction, ScrubArgs, ScrubStatusArgs};
 pub use super::serve_args::{IoBackend, ServeArgs};
 pub use super::set::SetArgs;
-use super::sizes::{parse_rate, parse_size};
+use super::sizes::parse_size;
 pub use super::tls_args::{TlsAction, TlsArgs};
 pub use super::top::args::TopArgs;
 use crate::control::paths::check_name;
@@ -329,94 +330,6 @@ pub struct RebuildArgs {
     pub force: bool,
 }
 
-/// `uraid scrub`.
-#[derive(Args, Debug)]
-#[command(after_help = "\
-Examples:
-  uraid scrub start --name demo --rate-max 50M/s
-  uraid scrub start --name demo --wait
-  uraid scrub status --name demo
-
-A scrub reads every block in use on every member, compares it with its checksum and its row with
-the code, and looks at the metadata too. What the checksums prove wrong is rewritten from the
-other members. It yields to clients, and goes on by itself after a restart of the server.
-
-Exit code of `status`, and of `start` and `resume` with --wait: 0 nothing is wrong, or all of it
-was repaired; 1 blocks are lost, or rows are inconsistent, or a repair was not possible.")]
-pub struct ScrubArgs {
-    #[command(subcommand)]
-    pub action: ScrubAction,
-}
-
-/// What is to become of the scrub.
-#[derive(Subcommand, Debug)]
-pub enum ScrubAction {
-    /// Begin a scrub
-    #[command(after_help = "Example:\n  uraid scrub start --name demo --rate-max 50M/s --wait")]
-    Start(ScrubStartArgs),
-    /// Have it keep its place and do nothing
-    #[command(after_help = "Example:\n  uraid scrub pause --name demo")]
-    Pause(ScrubServerArgs),
-    /// Have it go on after a pause
-    #[command(after_help = "Example:\n  uraid scrub resume --name demo --wait")]
-    Resume(ScrubResumeArgs),
-    /// Show how far it is and what it found
-    #[command(after_help = "Example:\n  uraid scrub status --name demo --wait")]
-    Status(ScrubStatusArgs),
-    /// End it where it is
-    #[command(after_help = "Example:\n  uraid scrub stop --name demo")]
-    Stop(ScrubServerArgs),
-}
-
-/// `uraid scrub start`.
-#[derive(Args, Debug)]
-pub struct ScrubStartArgs {
-    #[command(flatten)]
-    pub server: ServerArgs,
-    #[command(flatten)]
-    pub dry_run: DryRunArgs,
-    /// Most bytes per second to read of each member, like 50M or 50M/s
-    #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
-    pub rate_max: Option<u64>,
-    /// Wait, with a progress bar, until it has ended
-    #[arg(long, conflicts_with = "dry_run")]
-    pub wait: bool,
-}
-
-/// `uraid scrub pause` and `uraid scrub stop`.
-#[derive(Args, Debug)]
-pub struct ScrubServerArgs {
-    #[command(flatten)]
-    pub server: ServerArgs,
-    #[command(flatten)]
-    pub dry_run: DryRunArgs,
-}
-
-/// `uraid scrub resume`.
-#[derive(Args, Debug)]
-pub struct ScrubResumeArgs {
-    #[command(flatten)]
-    pub server: ServerArgs,
-    #[command(flatten)]
-    pub dry_run: DryRunArgs,
-    /// Wait, with a progress bar, until it has ended
-    #[arg(long, conflicts_with = "dry_run")]
-    pub wait: bool,
-}
-
-/// `uraid scrub status`.
-#[derive(Args, Debug)]
-pub struct ScrubStatusArgs {
-    #[command(flatten)]
-    pub server: ServerArgs,
-    /// Wait, with a progress bar, until it has ended
-    #[arg(long, conflicts_with = "watch")]
-    pub wait: bool,
-    /// Show it anew every second until interrupted
-    #[arg(long)]
-    pub watch: bool,
-}
-
 /// `uraid check`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -458,9 +371,10 @@ Example:
   uraid upgrade --name demo       # after the new program was installed
 
 The server finishes the requests under way, flushes, and becomes the program that is now at its
-path, with its arguments and what its configuration files say now, in the same process. Its sockets stay open: who connects meanwhile waits,
-and clients that can reconnect go on. All arrays of the server take part. If the new program cannot
-be executed or does not take the arguments, nothing changes. SIGHUP does the same.")]
+path, with its arguments and what its configuration files say now, in the same process. Its sockets
+stay open: who connects meanwhile waits, and clients that can reconnect go on. All arrays of the
+server take part. If the new program cannot be executed or does not take the arguments, nothing
+changes. SIGHUP does the same.")]
 pub struct UpgradeArgs {
     #[command(flatten)]
     pub server: ServerArgs,

@@ -20,6 +20,7 @@ mod plan;
 mod rebuild;
 mod render;
 mod scrub;
+mod scrub_args;
 mod serve;
 mod serve_args;
 mod set;
