@@ -111,3 +111,28 @@ run_guest() {
 
 # Skips if the guest in this directory has not even begun to boot.
 need_boot() { grep -q 'Linux version' "$1/kernel.log" || skip "user-mode-linux does not boot here"; }
+
+# need_debian PACKAGE,...: sets $debian, a directory with a minimal system of this release and these
+# packages, not to be written to. Fetched once, from apt's own mirror, into a cache.
+need_debian() {
+    local packages=$1
+    need_programs debootstrap
+    local release mirror cache
+    release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    cache="${XDG_CACHE_HOME:-$HOME/.cache}/uraid"
+    # Another list of packages is another system.
+    debian="$cache/$release-$(cksum <<<"$packages" | cut -d' ' -f1)"
+    [[ ! -d $debian ]] || return 0
+    # shellcheck disable=SC2016 # these are apt's
+    mirror=$(apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 2>/dev/null |
+        sed -n "s/^$release main //p" | head -n1)
+    [[ -n $mirror ]] || skip "apt here has no mirror of Debian $release"
+    say "fetching a minimal Debian $release (into $cache)"
+    rm -rf "$debian.new"
+    mkdir -p "$debian.new"
+    debootstrap --variant=minbase --include=$packages "$release" "$debian.new" "$mirror" \
+        >"$cache/debootstrap.log" 2>&1 ||
+        skip "debootstrap could not fetch it: $(tail -n1 "$cache/debootstrap.log")"
+    rm -rf "$debian.new"/var/cache/apt/archives/*.deb "$debian.new"/var/lib/apt/lists/*
+    mv "$debian.new" "$debian"
+}

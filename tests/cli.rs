@@ -226,6 +226,35 @@ fn examine_changes_nothing_and_works_beside_a_server() {
 }
 
 #[test]
+fn examine_tells_udev_what_a_member_is_and_nothing_of_other_files() {
+    let (sandbox, members) = raid5();
+    let export =
+        |path: &Path| sandbox.uraid(["examine".as_ref(), "--export".as_ref(), path.as_os_str()]);
+    let superblock = sandbox.examine(&members[1]);
+    let said = export(&members[1]).succeeded().stdout;
+    for (key, field) in [
+        ("ID_FS_UUID", "uuid"),
+        ("ID_FS_UUID_SUB", "member_uuid"),
+        ("ID_FS_LABEL", "name"),
+    ] {
+        let value = superblock[field].as_str().expect("a word");
+        for line in [format!("{key}={value}"), format!("{key}_ENC={value}")] {
+            assert!(said.lines().any(|l| l == line), "no {line} in {said}");
+        }
+    }
+    assert!(
+        said.starts_with("ID_FS_TYPE=uraid_member\nID_FS_USAGE=raid\n"),
+        "{said}"
+    );
+    assert!(said.lines().all(|line| line.contains('=')), "{said}");
+    sandbox
+        .uraid(["examine", "--export", "--json", "m1"])
+        .exits(USAGE);
+    let blank = sandbox.file("blank", 64 << 20);
+    assert_eq!(export(&blank).exits(FAILED).stdout, "");
+}
+
+#[test]
 fn examine_fails_on_a_file_that_is_no_member() {
     let sandbox = Sandbox::new();
     let blank = sandbox.file("blank", 64 << 20);

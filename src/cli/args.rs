@@ -6,7 +6,9 @@ pub use super::bench::args::{BenchArgs, BenchClientArgs};
 pub use super::config::args::ConfigArgs;
 use super::dry_run::DryRunArgs;
 pub use super::events_args::EventsArgs;
+pub use super::examine::ExamineArgs;
 pub use super::explain::ExplainArgs;
+pub use super::generate::GenerateArgs;
 pub use super::plan::args::PlanArgs;
 pub use super::scrub_args::{ScrubAction, ScrubArgs, ScrubStatusArgs};
 pub use super::serve_args::{IoBackend, ServeArgs};
@@ -110,6 +112,9 @@ pub enum Command {
     /// Keep an attached device up
     #[command(hide = true)]
     Supervise(SuperviseArgs),
+    /// Write the manual, or completions for shells: what packages are made of
+    #[command(hide = true)]
+    Generate(GenerateArgs),
 }
 
 /// Which server a command is for.
@@ -209,15 +214,6 @@ pub struct StatusArgs {
     /// Show it anew every second until interrupted
     #[arg(long)]
     pub watch: bool,
-}
-
-/// `uraid examine`.
-#[derive(Args, Debug)]
-#[command(after_help = "Example:\n  uraid examine /srv/members/*.img")]
-pub struct ExamineArgs {
-    /// Files or block devices
-    #[arg(value_name = "MEMBER", required = true)]
-    pub members: Vec<PathBuf>,
 }
 
 /// `uraid fail`.

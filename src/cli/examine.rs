@@ -4,6 +4,7 @@ use super::output::{Output, table};
 use super::sizes::show_size;
 use crate::failure::{Doing, Failure};
 use crate::server::members;
+use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use uraid_core::config::EntryState;
@@ -12,11 +13,37 @@ use uraid_core::superblock::Superblock;
 use uraid_io::device::OpenMode;
 use uraid_io::probe;
 
-/// Shows all of `paths`; fails if one of them is no member.
-pub fn run(paths: &[PathBuf], output: Output) -> Result<(), Failure> {
-    let reports: Vec<MemberReport> = paths.iter().map(|path| examine(path)).collect();
-    let texts: Vec<String> = reports.iter().map(MemberReport::text).collect();
-    output.result(&texts.join("\n\n"), &Report { members: &reports })?;
+/// `uraid examine`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  uraid examine /srv/members/*.img")]
+pub struct ExamineArgs {
+    /// For udev: print KEY=VALUE lines, like ID_FS_TYPE=uraid_member, and nothing for what is no
+    /// member
+    #[arg(long)]
+    pub export: bool,
+    /// Files or block devices
+    #[arg(value_name = "MEMBER", required = true)]
+    pub members: Vec<PathBuf>,
+}
+
+/// Shows all of them; fails if one is no member.
+pub fn run(args: &ExamineArgs, output: Output) -> Result<(), Failure> {
+    let reports: Vec<MemberReport> = args.members.iter().map(|path| examine(path)).collect();
+    if args.export && output.json {
+        return Err(Failure::usage(
+            "--export has a form of its own: leave --json out",
+        ));
+    }
+    if args.export {
+        let superblocks = reports.iter().filter_map(|r| r.superblock.as_ref());
+        let texts: Vec<String> = superblocks.map(SuperblockReport::properties).collect();
+        if !texts.is_empty() {
+            output.result(&texts.join("\n"), &())?;
+        }
+    } else {
+        let texts: Vec<String> = reports.iter().map(MemberReport::text).collect();
+        output.result(&texts.join("\n\n"), &Report { members: &reports })?;
+    }
     let strangers: Vec<&str> = reports
         .iter()
         .filter(|r| r.superblock.is_none())
@@ -179,6 +206,26 @@ impl SuperblockReport {
                 &rows
             )),
         )
+    }
+}
+
+impl SuperblockReport {
+    /// For udev, in the words that libblkid has for members of RAIDs. Names and UUIDs have no
+    /// characters that would have to be encoded.
+    fn properties(&self) -> String {
+        let mut lines = vec![
+            "ID_FS_TYPE=uraid_member".to_string(),
+            "ID_FS_USAGE=raid".to_string(),
+        ];
+        for (key, value) in [
+            ("ID_FS_UUID", &self.uuid),
+            ("ID_FS_UUID_SUB", &self.member_uuid),
+            ("ID_FS_LABEL", &self.name),
+        ] {
+            lines.push(format!("{key}={value}"));
+            lines.push(format!("{key}_ENC={value}"));
+        }
+        lines.join("\n")
     }
 }
 

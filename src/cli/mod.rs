@@ -14,6 +14,7 @@ mod events_args;
 mod examine;
 mod explain;
 mod findings;
+mod generate;
 mod orders;
 mod output;
 mod plan;
@@ -57,7 +58,7 @@ fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure>
         Command::Top(args) => top::run(args, output),
         Command::Alert(args) => return alert::run(args, output),
         Command::Events(args) => events::run(args, output),
-        Command::Examine(args) => examine::run(&args.members, output),
+        Command::Examine(args) => examine::run(args, output),
         Command::Explain(args) => return explain::run(args, output),
         Command::Fail(args) => orders::fail(args, output),
         Command::Remove(args) => orders::remove(args, output),
@@ -77,6 +78,7 @@ fn carry_out(command: &Command, output: Output) -> Result<Option<Exit>, Failure>
         Command::Tls(args) => tls::run(args, output),
         Command::Attach(args) => attach::attach(args, output),
         Command::Detach(args) => attach::detach(args, output),
+        Command::Generate(args) => generate::run(args, output),
         Command::Supervise(args) => crate::attach::supervise(&args.name),
     }
     .map(|()| None)
