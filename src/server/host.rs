@@ -168,6 +168,8 @@ impl Host {
         let limit = [timeout, deadline].into_iter().flatten().min();
         self.driver.wait(limit, &mut self.events);
         self.tell_time();
+        self.engine
+            .spent_in_background(self.driver.take_background_time().as_nanos() as u64);
         for event in self.events.drain(..) {
             match event {
                 DriverEvent::Member(completion) => self.engine.complete(completion),

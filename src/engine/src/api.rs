@@ -56,6 +56,9 @@ pub struct Io {
     pub device: DeviceId,
     /// What to do.
     pub kind: IoKind,
+    /// No client waits for it: what clients wait for goes first, where the host does one after the
+    /// other. It is to be done all the same, however many of those there are.
+    pub background: bool,
 }
 
 /// The operations a member must be able to perform.

@@ -142,6 +142,12 @@ impl Engine {
         self.port.complete(completion);
     }
 
+    /// The host was kept from other work for so long by I/O in the background; never told of I/O
+    /// that others do meanwhile.
+    pub fn spent_in_background(&mut self, nanos: Nanos) {
+        self.port.spent_in_background(nanos);
+    }
+
     /// The next answer for a client.
     pub fn next_reply(&mut self) -> Option<Reply> {
         self.shared.replies.borrow_mut().pop_front()

@@ -23,6 +23,8 @@ struct Inner {
     vacant: RefCell<Vec<usize>>,
     ready: RefCell<VecDeque<usize>>,
     queued: RefCell<Vec<bool>>,
+    /// Tasks that nobody waits for.
+    background: RefCell<Vec<bool>>,
     current: Cell<usize>,
     now: Cell<Nanos>,
     timers: RefCell<BTreeSet<(Nanos, usize)>>,
@@ -39,8 +41,10 @@ impl Executor {
         let id = self.0.vacant.borrow_mut().pop().unwrap_or_else(|| {
             tasks.push(None);
             self.0.queued.borrow_mut().push(false);
+            self.0.background.borrow_mut().push(false);
             tasks.len() - 1
         });
+        self.0.background.borrow_mut()[id] = false;
         tasks[id] = Some(Box::pin(future));
         drop(tasks);
         self.wake(id);
@@ -72,6 +76,17 @@ impl Executor {
 
     fn next_ready(&self) -> Option<usize> {
         self.0.ready.borrow_mut().pop_front()
+    }
+
+    /// Says of the task that runs whether anybody waits for it.
+    pub fn set_background(&self, background: bool) {
+        self.0.background.borrow_mut()[self.0.current.get()] = background;
+    }
+
+    /// Whether nobody waits for the task that runs.
+    pub fn is_in_background(&self) -> bool {
+        let background = self.0.background.borrow();
+        background.get(self.0.current.get()) == Some(&true)
     }
 
     /// Drops all tasks; nothing runs any more.
@@ -165,6 +180,11 @@ impl Executor {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Lets the host do what has come up meanwhile: I/O, requests.
+    pub async fn let_host_run(&self) {
+        self.sleep_until(self.now() + 1).await;
     }
 
     /// Lets every other ready task run once.
@@ -384,6 +404,26 @@ mod tests {
         ex.run();
         assert_eq!(*log.borrow(), ["x", "a", "b"]);
         assert_eq!(ex.deadline(), None);
+    }
+
+    #[test]
+    fn work_in_the_background_ends_with_its_task() {
+        let ex = Executor::default();
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        for background in [true, false] {
+            let (ex2, seen) = (ex.clone(), seen.clone());
+            ex.spawn(async move {
+                seen.borrow_mut().push(ex2.is_in_background());
+                ex2.set_background(background);
+                ex2.yield_now().await;
+                seen.borrow_mut().push(ex2.is_in_background());
+            });
+        }
+        ex.run();
+        let (ex2, seen2) = (ex.clone(), seen.clone());
+        ex.spawn(async move { seen2.borrow_mut().push(ex2.is_in_background()) });
+        ex.run();
+        assert_eq!(*seen.borrow(), [false, false, true, false, false]);
     }
 
     #[test]

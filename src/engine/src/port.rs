@@ -46,6 +46,8 @@ pub struct Port {
     late: RefCell<BTreeSet<u64>>,
     /// Fired at each completion.
     pub settled: Signal,
+    /// How long the host was kept from other work by I/O in the background.
+    background_nanos: Cell<Nanos>,
 }
 
 /// An I/O that has been handed out.
@@ -120,7 +122,19 @@ impl Port {
             given_up: RefCell::default(),
             late: RefCell::default(),
             settled: Signal::default(),
+            background_nanos: Cell::new(0),
         }
+    }
+
+    /// The host was kept from other work by I/O in the background once more.
+    pub fn spent_in_background(&self, nanos: Nanos) {
+        self.background_nanos
+            .set(self.background_nanos.get() + nanos);
+    }
+
+    /// How long the host was kept from other work by I/O in the background so far.
+    pub fn background_nanos(&self) -> Nanos {
+        self.background_nanos.get()
     }
 
     fn start(&self, device: DeviceId, kind: IoKind) -> Pending {
@@ -154,6 +168,7 @@ impl Port {
             token,
             device,
             kind,
+            background: self.executor.is_in_background(),
         });
         Pending {
             token,

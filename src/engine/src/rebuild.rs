@@ -27,6 +27,8 @@ const SLOTS_IN_FLIGHT_MAX: usize = 16;
 const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 /// Slots filled before the cursor moves.
 const SLOTS_PER_STEP_MAX: usize = 256;
+/// Slots looked at before others have their turn.
+const SLOTS_PER_LOOK: usize = 1024;
 /// How long after a client's last request it is still reckoned with.
 const CLIENTS_GONE_AFTER: Nanos = 100_000_000;
 /// A step that takes longer is one on disks that seek.
@@ -104,10 +106,10 @@ impl Pace {
         now < self.busy_until
     }
 
-    /// How long to wait after a step beside clients that took so long. On disks that seek twice the
+    /// How long a step beside clients that took so long counts, until the next one may begin. On disks that seek twice the
     /// slots take hardly longer: then it is twice as many the next time. Elsewhere fewer at once
     /// are kinder to clients and no slower.
-    fn rest(&mut self, took: Nanos) -> Nanos {
+    fn period(&mut self, took: Nanos) -> Nanos {
         let seeks = took > SEEK_MIN;
         let cheap = seeks && (self.slots == 1 || took < self.half_took + self.half_took / 2);
         if cheap && 2 * self.slots <= SLOTS_IN_FLIGHT_MAX {
@@ -115,7 +117,7 @@ impl Pace {
         } else if !cheap {
             (self.slots, self.half_took) = ((self.slots / 2).max(1), 0);
         }
-        took * (100 - self.share_percent) / self.share_percent
+        took * 100 / self.share_percent
     }
 }
 
@@ -143,7 +145,7 @@ impl Array {
     async fn rebuild(self: Rc<Self>, index: Index) {
         let name = self.member_name(index);
         self.settle_writers().await;
-        self.count_work(index);
+        self.count_work(index).await;
         let from = self.rebuilds.borrow().get(&index).map_or(0, |p| p.cursor);
         let text = match from {
             0 => format!("{name}: rebuild started"),
@@ -164,7 +166,10 @@ impl Array {
                 }
                 break;
             }
+            // Not checkpoints: clients may well wait for those.
+            self.ex.set_background(true);
             self.fill_some(index, cursor, &mut pace).await;
+            self.ex.set_background(false);
             if self.ex.now() >= saved + SAVE_EVERY {
                 self.save_cursor(index).await;
                 saved = self.ex.now();
@@ -200,7 +205,7 @@ impl Array {
         (since == 0 || lane.map.borrow().get(stripe).changed_since(since)).then_some(stripe)
     }
 
-    fn count_work(&self, index: Index) {
+    async fn count_work(&self, index: Index) {
         let Some((cursor, since)) = self
             .rebuilds
             .borrow()
@@ -211,13 +216,20 @@ impl Array {
         };
         let chunk = u64::from(self.geometry.shape.chunk_bytes);
         let (mut done, mut total) = (0, 0);
-        let mut slot = self.skip_unused(Slot(0));
-        while slot.0 < self.geometry.slots {
-            if self.needs(slot, since).is_some() {
-                total += chunk;
-                done += if slot.0 < cursor { chunk } else { 0 };
+        let (next, mut seen) = (Cell::new(0), 0);
+        while next.get() < self.geometry.slots {
+            match self.next_needed(&next, since) {
+                Some(slot) => {
+                    total += chunk;
+                    done += if slot.0 < cursor { chunk } else { 0 };
+                    seen += 1;
+                }
+                None => seen = SLOTS_PER_LOOK,
             }
-            slot = self.skip_unused(Slot(slot.0 + 1));
+            if seen >= SLOTS_PER_LOOK {
+                seen = 0;
+                self.ex.let_host_run().await;
+            }
         }
         if let Some(p) = self.rebuilds.borrow_mut().get_mut(&index) {
             (p.done_bytes, p.total_bytes) = (done, total);
@@ -228,6 +240,7 @@ impl Array {
     async fn fill_some(&self, index: Index, cursor: u64, pace: &mut Pace) {
         let since = self.rebuilds.borrow()[&index].since;
         let (begun, requests) = (self.ex.now(), self.requests.get());
+        let spent = self.port.background_nanos();
         let busy = pace.is_busy(requests, begun);
         let shape = &self.geometry.shape;
         let stripe_bytes = shape.columns * shape.chunk_bytes as usize;
@@ -240,13 +253,13 @@ impl Array {
         let fill = |_| async {
             // Clients that come in the middle of a step end it.
             while self.is_filling(index) && (busy || self.requests.get() == requests) {
-                let Some((slot, after)) = self.next_needed(next.get(), since) else {
-                    return next.set(self.geometry.slots);
-                };
-                if done.get() >= step {
+                if done.get() >= step || next.get() >= self.geometry.slots {
                     return;
                 }
-                next.set(after);
+                let Some(slot) = self.next_needed(&next, since) else {
+                    self.ex.let_host_run().await;
+                    continue;
+                };
                 done.set(done.get() + 1);
                 self.fill_slot(index, slot, since).await;
             }
@@ -261,23 +274,33 @@ impl Array {
             p.count(done.get() as u64 * shape.chunk_bytes as u64, now);
             p.total_bytes = p.total_bytes.max(p.done_bytes);
         }
-        let rest = if busy { pace.rest(now - begun) } else { 0 };
-        if rest > 0 {
+        // Where the host itself moves the bytes, it has told how long that kept clients waiting:
+        // the rest of the time was theirs already.
+        let own = match self.port.background_nanos() - spent {
+            0 => now - begun,
+            own => own.min(now - begun),
+        };
+        let next_begins = if busy { begun + pace.period(own) } else { now };
+        if next_begins > now {
             let over = || !self.is_filling(index);
-            self.ex.until_or(now + rest, &self.changed, over).await;
+            self.ex.until_or(next_begins, &self.changed, over).await;
         } else {
             self.ex.yield_now().await;
         }
     }
 
-    /// The first slot from `from` on that has to be filled, and where to go on behind it.
-    fn next_needed(&self, from: u64, since: u64) -> Option<(Slot, u64)> {
-        let mut slot = self.skip_unused(Slot(from));
-        while slot.0 < self.geometry.slots {
-            if self.needs(slot, since).is_some() {
-                return Some((slot, slot.0 + 1));
+    /// The first slot from `next` on that has to be filled; `next` moves behind it. None when
+    /// there is none, or clients have waited long enough.
+    fn next_needed(&self, next: &Cell<u64>, since: u64) -> Option<Slot> {
+        for _ in 0..SLOTS_PER_LOOK {
+            let slot = self.skip_unused(Slot(next.get()));
+            next.set(self.geometry.slots.min(slot.0 + 1));
+            if slot.0 >= self.geometry.slots {
+                return None;
             }
-            slot = self.skip_unused(Slot(slot.0 + 1));
+            if self.needs(slot, since).is_some() {
+                return Some(slot);
+            }
         }
         None
     }
@@ -461,7 +484,7 @@ mod tests {
             let time = took(pace.slots as u64);
             most = if step < 30 { 0 } else { most.max(pace.slots) };
             worked += time;
-            rested += pace.rest(time);
+            rested += pace.period(time) - time;
         }
         (most, 100 * worked / (worked + rested))
     }

@@ -114,6 +114,7 @@ fn a_block_device_is_written_and_discarded() {
                 token: 1,
                 device,
                 kind,
+                background: false,
             });
             let mut events = Vec::new();
             driver.wait(None, &mut events);

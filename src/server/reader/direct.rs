@@ -145,6 +145,7 @@ impl DirectReads {
         for (part, read) in plan.reads.iter().enumerate() {
             let buffer = self.pool.take(read.len);
             driver.submit_io(Io {
+                background: false,
                 token: number << PART_BITS | part as u64,
                 device: read.device,
                 kind: IoKind::Read {

@@ -56,6 +56,7 @@ impl Aside {
                 token,
                 device,
                 kind,
+                background: false,
             });
         }
         let buffers = started.iter().map(|_| None).collect();

@@ -514,6 +514,7 @@ mod tests {
         Io {
             token,
             device: DeviceId(0),
+            background: false,
             kind: IoKind::Write {
                 offset,
                 buffers,
@@ -532,6 +533,7 @@ mod tests {
             Io {
                 token: 99,
                 device: DeviceId(0),
+                background: false,
                 kind,
             },
         );

@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_millis(2300);
 /// An array is at least so many times as large as all its journals.
 const JOURNALS_IN_EXPORT_MIN: u64 = 4;
+/// What `uraid status` ends with while the array lacks a member or is being rebuilt.
+const NOT_WHOLE: i32 = 3;
 /// Between looks at the counters.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -161,16 +163,25 @@ impl Uraid<'_> {
     /// # Errors
     /// What the program says.
     pub fn fail(&self, name: &str, member: u64) -> Result<(), String> {
-        let mut fail = self.command("fail");
-        fail.arg("--control").arg(self.place(name, "control"));
-        run(fail.arg(member.to_string())).map(drop)
+        self.order(name, "fail", &[&member.to_string()])
+    }
+
+    /// Has the server of the array `name` carry out an order, as `uraid VERB ARGUMENTS` does.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn order(&self, name: &str, verb: &str, arguments: &[&str]) -> Result<(), String> {
+        let mut order = self.command(verb);
+        order.arg("--control").arg(self.place(name, "control"));
+        run(order.args(arguments)).map(drop)
     }
 
     fn place(&self, name: &str, ending: &str) -> PathBuf {
         self.dir.join(format!("{name}.{ending}"))
     }
 
-    fn members(&self, name: &str, layout: &Layout) -> Vec<PathBuf> {
+    /// Paths of the members of the array `name`.
+    pub fn members(&self, name: &str, layout: &Layout) -> Vec<PathBuf> {
         let member = |i| self.dir.join(format!("{name}.m{i}"));
         (0..layout.members()).map(member).collect()
     }
@@ -261,15 +272,31 @@ impl Server {
         Ok(time.as_secs_f64())
     }
 
+    /// What `uraid status --json` says.
+    ///
+    /// # Errors
+    /// When nobody answers, or the array has failed; servers of another kind have no status.
+    pub fn status(&mut self) -> Result<Value, String> {
+        let status = self.status.as_mut().ok_or("only uraid has a status")?;
+        let output = status.output().map_err(|e| format!("{status:?}: {e}"))?;
+        match output.status.code() {
+            Some(0 | NOT_WHOLE) => parse(&String::from_utf8_lossy(&output.stdout)),
+            _ => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                Err(format!("{status:?} ended with {}:\n{said}", output.status))
+            }
+        }
+    }
+
     /// The counters of the engine; `None` where there is no engine.
     ///
     /// # Errors
     /// What `uraid status` says.
     pub fn counters(&mut self) -> Result<Option<Counters>, String> {
-        let Some(status) = &mut self.status else {
+        if self.status.is_none() {
             return Ok(None);
-        };
-        let report = parse(&run(status)?)?;
+        }
+        let report = self.status()?;
         let counters = serde_json::from_value(report["io"].clone());
         counters
             .map(Some)

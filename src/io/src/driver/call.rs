@@ -64,6 +64,28 @@ impl Call {
         }
     }
 
+    /// The beginning of a call on a member: at most so many bytes, but at least a segment.
+    pub(super) fn at_most(self, bytes: usize) -> Call {
+        let mut cut = self;
+        match &mut cut {
+            Call::Read { len, .. } => *len = (*len).min(bytes as u32),
+            Call::Write {
+                segments, count, ..
+            } => {
+                // SAFETY: the operation keeps the segments where the call says.
+                let all = unsafe { std::slice::from_raw_parts(*segments, *count as usize) };
+                let mut sum = 0;
+                let fits = |segment: &&libc::iovec| {
+                    sum += segment.iov_len;
+                    sum <= bytes
+                };
+                *count = all.iter().take_while(fits).count().max(1) as u32;
+            }
+            _ => {}
+        }
+        cut
+    }
+
     /// How many bytes it moves at most, between a member and memory.
     pub(super) fn bytes(&self) -> usize {
         match *self {

@@ -1,7 +1,7 @@
 //! Member I/O: from the engine's `Io` to its completion.
 
 use super::call::{CALL_BYTES_MAX, Call, Segments, total_len};
-use super::{Done, Driver, DriverError, DriverEvent, Operation};
+use super::{Done, Driver, DriverError, DriverEvent, Key, Operation};
 use crate::device::MemberFile;
 use nix::libc;
 use std::collections::VecDeque;
@@ -50,6 +50,7 @@ impl Device {
 pub(super) struct MemberOperation {
     device: DeviceId,
     token: u64,
+    background: bool,
     started: Instant,
     retries: u32,
     /// Bytes read or written so far.
@@ -105,10 +106,10 @@ impl MemberOperation {
             IoKind::Flush => Work::Flush,
             IoKind::Discard { offset, len } => Work::Discard { offset, len },
         };
-        let (token, device) = (io.token, io.device);
         MemberOperation {
-            device,
-            token,
+            device: io.device,
+            token: io.token,
+            background: io.background,
             started: Instant::now(),
             retries: 0,
             done: 0,
@@ -275,7 +276,15 @@ impl Driver {
         let Operation::Member(operation) = &mut self.operations[key] else {
             unreachable!()
         };
-        self.backend.start(key, operation.call(device));
+        let (call, background) = (operation.call(device), operation.background);
+        self.start_call(key, call, background);
+    }
+
+    fn start_call(&mut self, key: Key, call: Call, background: bool) {
+        match background {
+            true => self.backend.start_in_background(key, call),
+            false => self.backend.start(key, call),
+        }
     }
 
     /// Answers an I/O without a kernel call.
@@ -295,8 +304,8 @@ impl Driver {
             .expect("devices outlive their operations");
         let result = match operation.advance(done.result, device.file.direct()) {
             Step::Again => {
-                let call = operation.call(device);
-                return self.backend.start(done.key, call);
+                let (call, background) = (operation.call(device), operation.background);
+                return self.start_call(done.key, call, background);
             }
             Step::Over(result) => result,
         };

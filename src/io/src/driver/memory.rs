@@ -2,6 +2,7 @@
 //! here and now: a thread of the kernel's for each would cost more than the call. When there is
 //! much to copy, threads of our own take a share of it.
 
+use super::background::{Background, Turn};
 use super::bell::Bell;
 use super::call::Call;
 use super::workers::carry_out;
@@ -10,6 +11,7 @@ use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// A call that is worth handing over: small ones cost as much to hand over as to make.
 const LARGE_CALL_BYTES: usize = 32 << 10;
@@ -27,6 +29,7 @@ pub(super) struct MemoryCalls {
     queued: Calls,
     queued_large_bytes: usize,
     helpers: Helpers,
+    background: Background,
 }
 
 enum Helpers {
@@ -50,6 +53,7 @@ impl MemoryCalls {
             queued: Vec::new(),
             queued_large_bytes: 0,
             helpers: Helpers::Asleep((cores - 1).min(helpers_max)),
+            background: Background::new(),
         }
     }
 
@@ -60,9 +64,45 @@ impl MemoryCalls {
         self.queued.push((key, call));
     }
 
-    /// Whether there is something to be made.
-    pub(super) fn is_empty(&self) -> bool {
-        self.queued.is_empty()
+    /// Adds a call that nobody waits for.
+    pub(super) fn push_background(&mut self, key: Key, call: Call) {
+        self.background.push(key, call);
+    }
+
+    /// Whether there is something to be made that somebody may wait for.
+    pub(super) fn has_foreground(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
+    /// Whether there is something to be made that nobody waits for.
+    pub(super) fn has_background(&self) -> bool {
+        !self.background.is_empty()
+    }
+
+    /// Makes some of what nobody waits for, if it is its turn. `served`: there was other work in
+    /// this turn.
+    pub(super) fn make_background(&mut self, served: bool, bell: &Arc<Bell>, done: &mut Vec<Done>) {
+        let begun = Instant::now();
+        match self.background.turn(served, begun) {
+            Turn::None => {}
+            Turn::Slice => {
+                let slice = self.background.slice();
+                done.extend(slice.into_iter().map(make));
+                self.background.count(begun);
+            }
+            Turn::Batch => {
+                let batch = self.background.batch();
+                batch
+                    .into_iter()
+                    .for_each(|(key, call)| self.push(key, call));
+                self.make(bell, done);
+            }
+        }
+    }
+
+    /// Time spent on calls in the background while clients were there, since it was last asked.
+    pub(super) fn take_background_time(&mut self) -> Duration {
+        self.background.take_time()
     }
 
     /// Makes what is queued, and takes what helpers have made.

@@ -7,8 +7,10 @@
 //! and one send per stream; one accept per listener. What [`Driver::submit_io`] takes beyond that
 //! waits in order; the engine bounds it by the bytes it works on at once.
 
+mod background;
 mod bell;
 mod call;
+mod manner;
 mod members;
 mod memory;
 mod registered;
@@ -182,8 +184,17 @@ trait KernelCalls: Send {
     fn socket_added(&mut self, fd: BorrowedFd<'_>) -> nix::Result<()>;
     /// Begins a call.
     fn start(&mut self, key: Key, call: Call);
+    /// Begins a call on a device that nobody waits for.
+    fn start_in_background(&mut self, key: Key, call: Call) {
+        self.start(key, call);
+    }
     /// Asks for an early end of a socket's call; its result comes all the same.
     fn cancel(&mut self, key: Key);
+    /// Time spent on calls in the background since it was last asked, as far as they were made by
+    /// the thread that waits.
+    fn take_background_time(&mut self) -> Duration {
+        Duration::ZERO
+    }
     /// Adds results to `done`, waiting at most `timeout` for the first. May return without any.
     /// True when a [`Waker`] was used.
     fn wait(&mut self, timeout: Option<Duration>, done: &mut Vec<Done>) -> bool;
@@ -299,6 +310,12 @@ impl Driver {
     /// Something that ends a wait from any thread.
     pub fn waker(&self) -> Waker {
         Waker(self.bell.clone())
+    }
+
+    /// Time that [`Driver::wait`] spent on I/O in the background itself, since it was last asked: none
+    /// where the kernel or other threads do it.
+    pub fn take_background_time(&mut self) -> Duration {
+        self.backend.take_background_time()
     }
 
     /// Submits everything queued and waits until something happens or `timeout` is over (none:

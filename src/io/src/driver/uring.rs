@@ -2,6 +2,7 @@
 
 use super::bell::Bell;
 use super::call::Call;
+use super::manner::{Manner, manner};
 use super::memory::MemoryCalls;
 use super::registered::{Region, register};
 use super::threads::set_nonblocking;
@@ -12,7 +13,6 @@ use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::statfs::{FUSE_SUPER_MAGIC, TMPFS_MAGIC, fstatfs};
 use nix::sys::time::TimeSpec;
 use rustc_hash::FxBuildHasher;
 use std::collections::{HashMap, VecDeque};
@@ -41,19 +41,6 @@ const POLLED_STREAMS_MAX: usize = 16;
 /// with one request at a time sends the next a few microseconds after it was woken; a core that
 /// went to sleep meanwhile takes longer to wake than the request takes to serve.
 const SPIN_MAX: Duration = Duration::from_micros(30);
-
-/// How calls on a device are made.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-enum Manner {
-    /// By the ring.
-    #[default]
-    Ring,
-    /// By the ring's threads at once: the call may block where it is submitted.
-    KernelThread,
-    /// Here and now: the file is memory. The ring would have a thread of its own copy it, as
-    /// these file systems do not say that they never wait.
-    Memory,
-}
 
 pub(super) struct Uring {
     ring: IoUring,
@@ -132,6 +119,10 @@ impl Uring {
             finished,
         };
         Ok((uring, note))
+    }
+
+    fn is_memory(&self, fd: RawFd) -> bool {
+        self.manners[fd as usize] == Manner::Memory
     }
 
     fn start_ring(&mut self) {
@@ -382,6 +373,19 @@ impl KernelCalls for Uring {
         set_nonblocking(fd, false)
     }
 
+    fn start_in_background(&mut self, key: Key, call: Call) {
+        match call {
+            Call::Read { fd, .. } | Call::Write { fd, .. } if self.is_memory(fd) => {
+                self.memory.push_background(key, call);
+            }
+            _ => self.start(key, call),
+        }
+    }
+
+    fn take_background_time(&mut self) -> Duration {
+        self.memory.take_background_time()
+    }
+
     fn start(&mut self, key: Key, call: Call) {
         if let Call::DiscardDevice { fd, .. } = call {
             return self.discard(key, fd, call);
@@ -416,8 +420,9 @@ impl KernelCalls for Uring {
     }
 
     fn wait(&mut self, timeout: Option<Duration>, done: &mut Vec<Done>) -> bool {
-        let made = !self.memory.is_empty();
+        let made = self.memory.has_foreground();
         self.memory.make(&self.bell, done);
+        let before = done.len();
         if made && self.turns_without_ring < TURNS_WITHOUT_RING_MAX {
             self.turns_without_ring += 1;
             return false;
@@ -435,7 +440,8 @@ impl KernelCalls for Uring {
         let at_once = rang
             || !done.is_empty()
             || !self.ring.completion().is_empty()
-            || self.memory.has_results();
+            || self.memory.has_results()
+            || self.memory.has_background();
         match at_once {
             true => self.enter(Some(Duration::ZERO)),
             false => self.sleep(timeout),
@@ -443,8 +449,11 @@ impl KernelCalls for Uring {
         self.bell.wakes_up();
         rang |= self.reap(done);
         let woken = rang && self.bell.acknowledge();
+        let served = made || done.len() > before;
         self.memory.take_results(done);
         done.extend(self.finished.try_iter());
+        // Last, so that whoever is waited for has been looked at.
+        self.memory.make_background(served, &self.bell, done);
         woken
     }
 }
@@ -475,15 +484,4 @@ fn build(entries: u32) -> io::Result<IoUring> {
         return cooperative;
     }
     IoUring::builder().setup_cqsize(completions).build(entries)
-}
-
-/// How calls on a device are best made.
-fn manner(fd: BorrowedFd<'_>) -> Manner {
-    match fstatfs(fd).map(|found| found.filesystem_type()) {
-        // It claims to take calls without blocking and then waits for its lock: one that hangs
-        // would stop all others.
-        Ok(FUSE_SUPER_MAGIC) => Manner::KernelThread,
-        Ok(TMPFS_MAGIC) => Manner::Memory,
-        _ => Manner::Ring,
-    }
 }

@@ -54,6 +54,7 @@ on_both_backends!(
     more_operations_than_any_queue_holds,
     large_operations_on_many_members_at_once,
     empty_operations_succeed,
+    background_io_is_whole_and_goes_last,
     slow_devices_are_reported_once,
     waking_ends_a_wait,
     a_wait_ends_in_time,
@@ -129,6 +130,7 @@ fn io(token: u64, kind: IoKind) -> Io {
         token,
         device: DEVICE,
         kind,
+        background: false,
     }
 }
 
@@ -416,6 +418,7 @@ fn large_operations_on_many_members_at_once(new: New) {
                 token,
                 device,
                 kind,
+                background: false,
             });
         };
         for token in 0..operations {
@@ -438,6 +441,41 @@ fn large_operations_on_many_members_at_once(new: New) {
             assert!(completion.buffer.unwrap()[..] == pattern(token as usize, LEN)[..]);
         }
     }
+}
+
+fn background_io_is_whole_and_goes_last(new: New) {
+    let pool = Pool::heap();
+    let mut driver = new(&pool, Limits::default());
+    let (_dir, _path, file) = member(MIB, Direct::Try);
+    let in_memory = PLACE.with_borrow(|place| place.starts_with("/dev/shm"));
+    driver.add_device(DEVICE, file).unwrap();
+    let content = pattern(5, MIB - BLOCK);
+    // In pieces of different lengths, as a rebuild has them.
+    let pieces = content.chunks(3 * BLOCK).map(|piece| pool.copy(piece));
+    let background = |token, kind| Io {
+        background: true,
+        ..io(token, kind)
+    };
+    driver.submit_io(background(1, write(0, pieces.collect(), false)));
+    driver.submit_io(io(2, read(&pool, MIB - BLOCK, BLOCK)));
+    let first = events(&mut driver);
+    let is_second = |event: &DriverEvent| matches!(event, DriverEvent::Member(c) if c.token == 2);
+    if in_memory {
+        assert!(
+            first.iter().all(is_second),
+            "nobody waits for it: {first:?}"
+        );
+    }
+    let mut left = 2 - first.len();
+    while left > 0 {
+        left -= events(&mut driver).len();
+    }
+    driver.submit_io(background(3, read(&pool, 0, content.len())));
+    let done = completions(&mut driver, 1).remove(&3).unwrap();
+    assert_eq!(done.result, Ok(()));
+    assert!(done.buffer.unwrap()[..] == content[..]);
+    let told = driver.take_background_time();
+    assert_eq!(told > Duration::ZERO, in_memory, "{told:?}");
 }
 
 fn empty_operations_succeed(new: New) {
