@@ -311,6 +311,11 @@ impl Host {
         self.engine.absorb_reads(device, times);
     }
 
+    /// Other threads have answered so many reads in all.
+    pub fn reads_elsewhere(&mut self, reads: u64) {
+        self.engine.reads_elsewhere(reads);
+    }
+
     /// A member that housekeeping found missing.
     pub fn device_gone(&mut self, device: DeviceId, why: String) {
         self.engine.device_gone(device, why);

@@ -134,6 +134,8 @@ pub struct Array {
     pub hedges: Hedges,
     /// When members are looked at.
     pub watch: Watch,
+    /// Reads that others have answered so far, as the view says.
+    pub reads_elsewhere: Cell<u64>,
 }
 
 impl Array {
@@ -204,9 +206,15 @@ impl Array {
             balance: Balance::new(&options.reads),
             hedges: Hedges::new(options.reads.hedge_percent),
             watch: Watch::default(),
+            reads_elsewhere: Cell::new(0),
         });
         array.refresh_roles();
         array
+    }
+
+    /// Requests of clients so far, whoever took them up.
+    pub fn requests_so_far(&self) -> u64 {
+        self.requests.get() + self.reads_elsewhere.get()
     }
 
     /// A handle for a task of its own.

@@ -148,6 +148,14 @@ impl Engine {
         self.port.spent_in_background(nanos);
     }
 
+    /// Other threads have answered so many reads in all, as the view says: whoever is to leave
+    /// time for clients leaves it for those too.
+    pub fn reads_elsewhere(&mut self, reads: u64) {
+        if let Some(array) = &*self.shared.array.borrow() {
+            array.reads_elsewhere.set(reads);
+        }
+    }
+
     /// The next answer for a client.
     pub fn next_reply(&mut self) -> Option<Reply> {
         self.shared.replies.borrow_mut().pop_front()

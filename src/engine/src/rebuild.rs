@@ -106,10 +106,20 @@ impl Pace {
         now < self.busy_until
     }
 
-    /// How long a step beside clients that took so long counts, until the next one may begin. On disks that seek twice the
-    /// slots take hardly longer: then it is twice as many the next time. Elsewhere fewer at once
-    /// are kinder to clients and no slower.
-    fn period(&mut self, took: Nanos) -> Nanos {
+    /// From the begin of a step beside clients until the next may begin. It took so long, and
+    /// kept the host from clients for `own` of that.
+    fn period(&mut self, took: Nanos, own: Nanos) -> Nanos {
+        match own < took {
+            // The host moves the bytes: more slots at once keep clients waiting longer.
+            true => self.slots = 1,
+            false => self.seek(took),
+        }
+        own * 100 / self.share_percent
+    }
+
+    /// On disks that seek twice the slots take hardly longer: then it is twice as many the next
+    /// time. Elsewhere fewer at once are kinder to clients and no slower.
+    fn seek(&mut self, took: Nanos) {
         let seeks = took > SEEK_MIN;
         let cheap = seeks && (self.slots == 1 || took < self.half_took + self.half_took / 2);
         if cheap && 2 * self.slots <= SLOTS_IN_FLIGHT_MAX {
@@ -117,7 +127,6 @@ impl Pace {
         } else if !cheap {
             (self.slots, self.half_took) = ((self.slots / 2).max(1), 0);
         }
-        took * 100 / self.share_percent
     }
 }
 
@@ -156,7 +165,7 @@ impl Array {
         };
         self.tell_of(index, EventKind::RebuildStarted, text);
         let mut saved = self.ex.now();
-        let mut pace = Pace::new(self.rebuild_share_percent, self.requests.get());
+        let mut pace = Pace::new(self.rebuild_share_percent, self.requests_so_far());
         while self.is_filling(index) {
             let cursor = self.rebuilds.borrow()[&index].cursor;
             if cursor >= self.geometry.slots {
@@ -166,10 +175,7 @@ impl Array {
                 }
                 break;
             }
-            // Not checkpoints: clients may well wait for those.
-            self.ex.set_background(true);
             self.fill_some(index, cursor, &mut pace).await;
-            self.ex.set_background(false);
             if self.ex.now() >= saved + SAVE_EVERY {
                 self.save_cursor(index).await;
                 saved = self.ex.now();
@@ -239,7 +245,7 @@ impl Array {
     /// Fills the next few slots and moves the cursor past them.
     async fn fill_some(&self, index: Index, cursor: u64, pace: &mut Pace) {
         let since = self.rebuilds.borrow()[&index].since;
-        let (begun, requests) = (self.ex.now(), self.requests.get());
+        let (begun, requests) = (self.ex.now(), self.requests_so_far());
         let spent = self.port.background_nanos();
         let busy = pace.is_busy(requests, begun);
         let shape = &self.geometry.shape;
@@ -252,7 +258,7 @@ impl Array {
         let (next, done) = (Cell::new(cursor), Cell::new(0));
         let fill = |_| async {
             // Clients that come in the middle of a step end it.
-            while self.is_filling(index) && (busy || self.requests.get() == requests) {
+            while self.is_filling(index) && (busy || self.requests_so_far() == requests) {
                 if done.get() >= step || next.get() >= self.geometry.slots {
                     return;
                 }
@@ -264,7 +270,10 @@ impl Array {
                 self.fill_slot(index, slot, since).await;
             }
         };
+        // Alone it waits for nobody. Checkpoints never do: clients may well wait for those.
+        self.ex.set_background(busy);
         join_all((0..in_flight).map(fill)).await;
+        self.ex.set_background(false);
         if !self.is_filling(index) {
             return;
         }
@@ -280,7 +289,10 @@ impl Array {
             0 => now - begun,
             own => own.min(now - begun),
         };
-        let next_begins = if busy { begun + pace.period(own) } else { now };
+        let next_begins = match busy {
+            true => begun + pace.period(now - begun, own),
+            false => now,
+        };
         if next_begins > now {
             let over = || !self.is_filling(index);
             self.ex.until_or(next_begins, &self.changed, over).await;
@@ -484,7 +496,7 @@ mod tests {
             let time = took(pace.slots as u64);
             most = if step < 30 { 0 } else { most.max(pace.slots) };
             worked += time;
-            rested += pace.period(time) - time;
+            rested += pace.period(time, time) - time;
         }
         (most, 100 * worked / (worked + rested))
     }
@@ -497,6 +509,17 @@ mod tests {
             assert_eq!(steps(share, flash), (1, share.into()));
             assert_eq!(steps(share, seeks), (SLOTS_IN_FLIGHT_MAX, share.into()));
         }
+    }
+
+    #[test]
+    fn what_clients_had_of_a_step_is_not_the_rebuild_s() {
+        let mut pace = Pace::new(20, 0);
+        for _ in 0..4 {
+            pace.period(10 * MS, 10 * MS);
+        }
+        assert!(pace.slots > 1);
+        assert_eq!(pace.period(10 * MS, MS), 5 * MS);
+        assert_eq!(pace.slots, 1, "clients would wait for all of them");
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Readers {
         }
     }
 
-    /// Starts what readers have passed on.
+    /// Starts what readers have passed on, and tells what they have not.
     pub fn take_requests(&mut self, host: &mut Host) {
         if !self.members.is_empty() && Instant::now() >= self.next_times {
             self.next_times = Instant::now() + TIMES_INTERVAL;
@@ -103,6 +103,8 @@ impl Readers {
                 host.request(id, request);
             }
         }
+        let reads = self.members.iter().map(|reader| reader.tally.reads.get());
+        host.reads_elsewhere(reads.sum());
     }
 
     /// Sends an answer to the reader that passed the request on.

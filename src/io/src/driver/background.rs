@@ -1,34 +1,17 @@
 //! Calls on memory that nobody waits for. The thread that makes them is the one that serves
 //! clients, so it makes a slice of them at a time, and looks what clients want in between.
 
-use super::Key;
 use super::call::Call;
+use super::{Done, Key};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// A slice while there are clients: some 5 to 15 µs.
+/// Between two looks whether there is other work: some 5 to 15 µs.
 const SLICE_BYTES: usize = 32 << 10;
-/// At once when there are none: who comes then waits for it once.
-const BATCH_BYTES: usize = 1 << 20;
-/// Time without other work after which there are no clients.
-const QUIET: Duration = Duration::from_millis(100);
-
-/// What is to be made now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Turn {
-    /// Nothing.
-    None,
-    /// A slice.
-    Slice,
-    /// A batch: nobody is there.
-    Batch,
-}
 
 /// Calls that wait for their turn; as bounded as the calls under way.
 pub(super) struct Background {
     calls: VecDeque<(Key, Call)>,
-    /// When there was other work last.
-    served: Instant,
     /// When the last slice ended, and how long it took.
     last: (Instant, Duration),
     /// Time that slices took, since somebody asked.
@@ -37,11 +20,9 @@ pub(super) struct Background {
 
 impl Background {
     pub(super) fn new() -> Background {
-        let now = Instant::now();
         Background {
             calls: VecDeque::new(),
-            served: now,
-            last: (now, Duration::ZERO),
+            last: (Instant::now(), Duration::ZERO),
             spent: Duration::ZERO,
         }
     }
@@ -54,27 +35,31 @@ impl Background {
         self.calls.is_empty()
     }
 
-    /// What to make at `now`. Other work goes first, but gets no more than half of the time: whoever
-    /// wants slices to be fewer asks for fewer.
-    pub(super) fn turn(&mut self, served: bool, now: Instant) -> Turn {
-        if served {
-            self.served = now;
+    /// Makes a slice of them, if it is their turn: other work (`served`: there was some) goes first,
+    /// but gets no more than half of the time. Whoever wants slices to be fewer asks for fewer.
+    pub(super) fn take_turn(
+        &mut self,
+        served: bool,
+        make: impl Fn((Key, Call)) -> Done,
+        done: &mut Vec<Done>,
+    ) {
+        let begun = Instant::now();
+        if self.is_turn(served, begun) {
+            done.extend(self.slice().into_iter().map(make));
+            let now = Instant::now();
+            self.last = (now, now - begun);
+            self.spent += now - begun;
         }
+    }
+
+    fn is_turn(&self, served: bool, now: Instant) -> bool {
         let (ended, took) = self.last;
-        if self.calls.is_empty() {
-            Turn::None
-        } else if now.duration_since(self.served) >= QUIET {
-            Turn::Batch
-        } else if !served || now.duration_since(ended) >= took {
-            Turn::Slice
-        } else {
-            Turn::None
-        }
+        !self.calls.is_empty() && (!served || now.duration_since(ended) >= took)
     }
 
     /// The next calls up to the size of a slice. The last may be cut: its operation goes on with
     /// what is left, as after any short result.
-    pub(super) fn slice(&mut self) -> Vec<(Key, Call)> {
+    fn slice(&mut self) -> Vec<(Key, Call)> {
         let mut calls = Vec::new();
         let mut left = SLICE_BYTES;
         while left > 0
@@ -85,24 +70,6 @@ impl Background {
             calls.push((key, call));
         }
         calls
-    }
-
-    /// The next calls up to the size of a batch, and at least one.
-    pub(super) fn batch(&mut self) -> Vec<(Key, Call)> {
-        let mut bytes = 0;
-        let mut fits = |(_, call): &(Key, Call)| {
-            bytes += call.bytes();
-            bytes <= BATCH_BYTES
-        };
-        let count = self.calls.iter().take_while(|c| fits(c)).count();
-        self.calls.drain(..count.max(1)).collect()
-    }
-
-    /// A slice that began then has been made.
-    pub(super) fn count(&mut self, begun: Instant) {
-        let now = Instant::now();
-        self.last = (now, now - begun);
-        self.spent += self.last.1;
     }
 
     /// Time that slices took since it was last asked.
@@ -141,23 +108,34 @@ mod tests {
         assert_eq!(lens(background.slice()), [(0, half), (1, half)]);
         assert_eq!(lens(background.slice()), [(2, 4096)]);
         assert!(background.is_empty());
-        background.push(3, read(2 * BATCH_BYTES));
-        assert_eq!(lens(background.batch()), [(3, 2 * BATCH_BYTES)]);
     }
 
     #[test]
     fn others_go_first_but_not_for_ever() {
         let mut background = Background::new();
-        let begun = background.served;
+        let begun = background.last.0;
         let ms = Duration::from_millis;
-        assert_eq!(background.turn(false, begun), Turn::None, "nothing to do");
+        assert!(!background.is_turn(false, begun), "nothing to do");
         background.push(0, read(4096));
-        assert_eq!(background.turn(false, begun), Turn::Slice);
+        assert!(background.is_turn(false, begun));
         background.last = (begun, ms(2));
-        assert_eq!(background.turn(true, begun + ms(1)), Turn::None);
-        assert_eq!(background.turn(true, begun + ms(2)), Turn::Slice);
-        assert_eq!(background.turn(false, begun + ms(3)), Turn::Slice);
-        assert_eq!(background.turn(false, begun + ms(2) + QUIET), Turn::Batch);
-        assert_eq!(background.turn(true, begun + ms(3) + QUIET), Turn::Slice);
+        assert!(!background.is_turn(true, begun + ms(1)));
+        assert!(background.is_turn(false, begun + ms(1)), "nobody is there");
+        assert!(background.is_turn(true, begun + ms(2)));
+    }
+
+    #[test]
+    fn a_turn_makes_one_slice_and_counts_its_time() {
+        let mut background = Background::new();
+        (0..3).for_each(|key| background.push(key, read(SLICE_BYTES)));
+        let make = |(key, _): (Key, Call)| {
+            std::thread::sleep(Duration::from_micros(60));
+            Done { key, result: 0 }
+        };
+        let mut done = Vec::new();
+        background.take_turn(false, make, &mut done);
+        assert_eq!((done.len(), background.calls.len()), (1, 2));
+        assert!(background.take_time() >= Duration::from_micros(60));
+        assert!(background.take_time().is_zero(), "it was asked for");
     }
 }

@@ -2,7 +2,7 @@
 //! here and now: a thread of the kernel's for each would cost more than the call. When there is
 //! much to copy, threads of our own take a share of it.
 
-use super::background::{Background, Turn};
+use super::background::Background;
 use super::bell::Bell;
 use super::call::Call;
 use super::workers::carry_out;
@@ -11,7 +11,7 @@ use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A call that is worth handing over: small ones cost as much to hand over as to make.
 const LARGE_CALL_BYTES: usize = 32 << 10;
@@ -79,28 +79,12 @@ impl MemoryCalls {
         !self.background.is_empty()
     }
 
-    /// Makes some of what nobody waits for, if it is its turn. `served`: there was other work in
-    /// this turn.
-    pub(super) fn make_background(&mut self, served: bool, bell: &Arc<Bell>, done: &mut Vec<Done>) {
-        let begun = Instant::now();
-        match self.background.turn(served, begun) {
-            Turn::None => {}
-            Turn::Slice => {
-                let slice = self.background.slice();
-                done.extend(slice.into_iter().map(make));
-                self.background.count(begun);
-            }
-            Turn::Batch => {
-                let batch = self.background.batch();
-                batch
-                    .into_iter()
-                    .for_each(|(key, call)| self.push(key, call));
-                self.make(bell, done);
-            }
-        }
+    /// Makes some of what nobody waits for. `served`: there was other work since the last time.
+    pub(super) fn make_background(&mut self, served: bool, done: &mut Vec<Done>) {
+        self.background.take_turn(served, make, done);
     }
 
-    /// Time spent on calls in the background while clients were there, since it was last asked.
+    /// Time spent on calls in the background since it was last asked.
     pub(super) fn take_background_time(&mut self) -> Duration {
         self.background.take_time()
     }

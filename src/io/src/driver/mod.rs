@@ -312,8 +312,8 @@ impl Driver {
         Waker(self.bell.clone())
     }
 
-    /// Time that [`Driver::wait`] spent on I/O in the background itself, since it was last asked: none
-    /// where the kernel or other threads do it.
+    /// Time that [`Driver::wait`] spent on I/O in the background itself, since it was last asked:
+    /// none where the kernel or other threads do it.
     pub fn take_background_time(&mut self) -> Duration {
         self.backend.take_background_time()
     }

@@ -453,7 +453,7 @@ impl KernelCalls for Uring {
         self.memory.take_results(done);
         done.extend(self.finished.try_iter());
         // Last, so that whoever is waited for has been looked at.
-        self.memory.make_background(served, &self.bell, done);
+        self.memory.make_background(served, done);
         woken
     }
 }
