@@ -71,6 +71,18 @@ pub fn progress(scrub: &ScrubReport) -> String {
     }
 }
 
+/// When the server begins the next scrub by itself, unless one is under way or none is planned.
+pub fn due(scrub: &ScrubReport) -> Option<String> {
+    let is_active = matches!(scrub.state.as_str(), "running" | "paused");
+    Some(match scrub.due_in_seconds.filter(|_| !is_active)? {
+        0 => "the next one is due".to_string(),
+        seconds => {
+            let time = show_duration(Duration::from_secs(seconds));
+            format!("the next one is due in {time}")
+        }
+    })
+}
+
 /// What was found, one line for each member concerned, and for what concerns the array.
 pub fn found(scrub: &ScrubReport) -> Vec<String> {
     let mut lines: Vec<String> = scrub.members.iter().filter_map(member).collect();

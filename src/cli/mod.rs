@@ -27,6 +27,7 @@ mod serve_args;
 mod set;
 mod sizes;
 mod status;
+mod steward_args;
 mod target;
 mod tls;
 mod tls_args;

@@ -29,8 +29,9 @@ pub fn status(status: &StatusReport) -> String {
             .map(|trouble| format!("        {trouble}")),
     );
     lines.push(format!("risk    {}", risk(status)));
-    if status.scrub.state != "never" {
+    if status.scrub.state != "never" || status.scrub.due_in_seconds.is_some() {
         lines.push(format!("scrub   {}", findings::progress(&status.scrub)));
+        lines.extend(findings::due(&status.scrub).map(|due| format!("        {due}")));
     }
     lines.extend(findings::lines(status));
     lines.extend(findings::labelled("next", next(status)));
@@ -326,6 +327,10 @@ mod tests {
     fn a_scrub_shows_with_what_it_found() {
         let mut report = samples::optimal();
         assert!(!status(&report).contains("scrub"));
+        report.scrub.due_in_seconds = Some(3600);
+        assert!(status(&report).contains("the next one is due in 1 h"));
+        report.scrub.due_in_seconds = Some(0);
+        assert!(status(&report).contains("the next one is due"));
         report.scrub = samples::scrub("running");
         report.scrub.members[1].bad_blocks = 2;
         let text = status(&report);

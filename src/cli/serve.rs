@@ -117,6 +117,7 @@ fn run_with(args: &ServeArgs, output: Output) -> Result<(), Failure> {
         metrics_insecure: args.metrics_insecure,
         advise: render::advice,
         alerts: args.alerts.options()?,
+        steward: args.steward.options(),
         pidfile: args.pidfile.clone(),
     };
     serve(&options, |served, failed| {

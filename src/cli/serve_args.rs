@@ -3,6 +3,7 @@
 use super::alert_args::ServeAlertArgs;
 use super::args::parse_name;
 use super::sizes::parse_size;
+use super::steward_args::ServeStewardArgs;
 use super::tls_args::ServeTlsArgs;
 use crate::server::export::ExportOptions;
 use crate::server::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_LIMIT};
@@ -62,6 +63,8 @@ pub struct ServeArgs {
     pub tls: ServeTlsArgs,
     #[command(flatten)]
     pub alerts: ServeAlertArgs,
+    #[command(flatten)]
+    pub steward: ServeStewardArgs,
     /// Listen on TCP addresses that other hosts can reach even if TLS is not required: whoever
     /// connects may read and write, and nothing is encrypted
     #[arg(long)]

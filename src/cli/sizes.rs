@@ -87,6 +87,17 @@ pub fn parse_hours(text: &str) -> Result<f64, String> {
     fits.ok_or_else(|| "a time is a number of hours, or like 15s, 30m, 24h, 30d or 5y".to_string())
 }
 
+/// As [`parse_hours`], for clocks.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    let hours = parse_hours(text)?;
+    let time = Duration::try_from_secs_f64(hours * 3600.0);
+    let time = time.ok().filter(|time| *time <= TIME_MAX);
+    time.ok_or_else(|| "at most 100 years".to_string())
+}
+
+/// Longest time for clocks: they can be added to without overflow.
+const TIME_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
 /// Longest time that is taken: more than any disk has been promised to last.
 const HOURS_MAX: f64 = 1e12;
 

@@ -189,6 +189,9 @@ pub struct StatusReport {
     pub chunk_bytes: u32,
     /// Size of the export in bytes.
     pub size_bytes: u64,
+    /// Bytes that a device must have to be a member.
+    #[serde(default)]
+    pub member_bytes: u64,
     /// "optimal", "degraded", "rebuilding" or "failed".
     pub state: String,
     /// Further losses survived in the worst case.
@@ -291,6 +294,7 @@ impl StatusReport {
             parity: status.parity,
             chunk_bytes: status.chunk_bytes,
             size_bytes: status.size_bytes,
+            member_bytes: status.member_bytes,
             state: status.state.as_str().to_string(),
             redundancy_left: status.redundancy_left,
             suspended: status.suspended.clone(),
@@ -345,6 +349,8 @@ pub mod samples {
             path: Some(format!("/m{}", slot.unwrap_or(9))),
             uuid: "00000000-0000-4000-8000-000000000000".to_string(),
             state: state.to_string(),
+            size_bytes: Some(1 << 30),
+            failure: None,
             read_errors: 0,
             write_errors: 0,
             checksum_errors: 0,
@@ -380,6 +386,7 @@ pub mod samples {
             parity: 2,
             chunk_bytes: 65_536,
             size_bytes: 2 << 30,
+            member_bytes: 1 << 30,
             state: "optimal".to_string(),
             redundancy_left: 2,
             suspended: None,

@@ -440,7 +440,9 @@ pub(super) fn wait_until_open(
                     host.close();
                     return Ok(None);
                 }
-                Message::Status(_) | Message::Order(..) => panic!("no operator is served yet"),
+                Message::Status(_) | Message::Order(..) | Message::Notes(_) => {
+                    panic!("no operator is served yet")
+                }
             }
         }
         host.wait(None, &mut events);

@@ -51,6 +51,7 @@ mod service;
 pub mod settings;
 mod signals;
 pub mod sockets;
+pub mod steward;
 pub mod succession;
 mod systemd;
 mod tally;

@@ -78,6 +78,26 @@ impl Mailbox {
     /// Has the array do what an operator asks.
     fn carry_out(&self, order: Order, mode: Mode) -> Result<String, Failure> {
         let file = self.open_device(&order)?;
+        self.pass_on(order, mode, file)
+    }
+
+    /// Has the array do it, unless `check` refuses the device that the order brings.
+    pub fn carry_out_if(
+        &self,
+        order: Order,
+        check: impl FnOnce(&MemberFile) -> Result<(), Failure>,
+    ) -> Result<String, Failure> {
+        let file = self.open_device(&order)?;
+        file.as_ref().map_or(Ok(()), check)?;
+        self.pass_on(order, Mode::Earnest, file)
+    }
+
+    fn pass_on(
+        &self,
+        order: Order,
+        mode: Mode,
+        file: Option<MemberFile>,
+    ) -> Result<String, Failure> {
         let (sender, receiver) = sync_channel(1);
         let answer = Box::new(move |result| drop(sender.send(result)));
         self.send(Message::Order(order, mode, file, answer))?;

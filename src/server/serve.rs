@@ -17,6 +17,7 @@ use super::operator::Mailbox;
 use super::reader::READER_DESCRIPTORS;
 use super::service::Message;
 use super::sockets::{Listener, Pidfile, SocketFile, open_control, open_listeners, open_metrics};
+use super::steward::{Charge, Steward, StewardOptions};
 use super::succession::Succession;
 use super::systemd::Notifier;
 use super::tls::{Tls, TlsOptions};
@@ -64,6 +65,8 @@ pub struct ServeOptions {
     pub advise: fn(&StatusReport) -> Advice,
     /// Where alerts go.
     pub alerts: AlertOptions,
+    /// What it does by itself.
+    pub steward: StewardOptions,
     /// Where to write the process id.
     pub pidfile: Option<PathBuf>,
 }
@@ -154,6 +157,8 @@ pub fn serve(
     let places = places(listeners, &served, default_name(&names, options));
     let everyone = Gate::new(connections_max);
     let guard = Guard { everyone, tls };
+    let charges = running.iter().map(|r| Charge::from(&*r.operator()));
+    let _steward = Steward::start(&options.steward, charges.collect())?;
     let (front, watched) = start_front(front, &mut running, &served, guard, places, &stop)?;
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose();
     let arrays = running.iter().map(Running::operator).collect();

@@ -4,10 +4,10 @@
 use super::frontend::{Carrier, Frontend, thread_of};
 use super::heartbeat::Heartbeat;
 use super::host::{Answer, Host, Notice};
-use super::log;
 use super::reader::Readers;
 use super::settings;
 use super::tally::Books;
+use super::{clock, log};
 use crate::control::wire::{
     About, AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, ScrubStartBody,
     StatusReport,
@@ -32,8 +32,24 @@ pub enum Message {
     Order(Order, Mode, Option<MemberFile>, Answer),
     /// A member is no longer there.
     Gone(DeviceId, String),
+    /// What the steward has found.
+    Notes(Box<Notes>),
     /// A signal says to end.
     Terminate,
+}
+
+/// What only the steward knows of an array, for its status.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Notes {
+    /// When the next scrub is due, in milliseconds since 1970; none if none is planned.
+    pub scrub_due_millis: Option<u64>,
+}
+
+impl Notes {
+    fn enter(&self, report: &mut StatusReport) {
+        let left = |due: u64| due.saturating_sub(clock::millis()) / 1000;
+        report.scrub.due_in_seconds = self.scrub_due_millis.map(left);
+    }
 }
 
 /// What the engine is to do for an order.
@@ -68,6 +84,7 @@ pub struct Service {
     inbox: Receiver<Message>,
     about: About,
     books: Books,
+    notes: Notes,
     heartbeat: Heartbeat,
     phase: Phase,
     /// Whoever asked for the stop.
@@ -100,6 +117,7 @@ impl Service {
             inbox,
             about,
             books,
+            notes: Notes::default(),
             heartbeat,
             phase: Phase::Running,
             stop_answers: Vec::new(),
@@ -178,6 +196,7 @@ impl Service {
                     self.take_order(order, mode, file, answer)
                 }
                 Message::Gone(device, why) => self.host.device_gone(device, why),
+                Message::Notes(notes) => self.notes = *notes,
                 Message::Terminate => self.begin_stop(),
             }
         }
@@ -191,6 +210,7 @@ impl Service {
         let mut report = StatusReport::new(&status, &self.about);
         self.readers.count(&mut report.io);
         self.books.enter(&mut report);
+        self.notes.enter(&mut report);
         report.readers = self.readers.report();
         Ok(report)
     }

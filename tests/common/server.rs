@@ -56,9 +56,13 @@ const READERS_VARIABLE: &str = "URAID_TEST_READERS";
 /// Who starts a server with files says everything there.
 const CONFIG_OPTION: &str = "--config";
 
-/// The words of `options`, and what holds for all servers.
+/// The words of `options`, and what holds for all servers: unless a test is about it, members that
+/// leave do not come back by themselves.
 fn serve_options(options: &str) -> Vec<String> {
     let mut words: Vec<String> = options.split_whitespace().map(String::from).collect();
+    if !options.contains("--rejoin") && !options.contains(CONFIG_OPTION) {
+        words.extend(["--rejoin".to_string(), "no".to_string()]);
+    }
     if !options.contains("--readers") && !options.contains(CONFIG_OPTION) {
         let readers = std::env::var(READERS_VARIABLE).unwrap_or_else(|_| "0".to_string());
         words.extend(["--readers".to_string(), readers]);

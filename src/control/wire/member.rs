@@ -14,6 +14,12 @@ pub struct MemberReport {
     pub uuid: String,
     /// "in-sync", "rebuilding", "replacing", "failed", "missing" or "spare".
     pub state: String,
+    /// Size of its device in bytes, or null.
+    #[serde(default)]
+    pub size_bytes: Option<u64>,
+    /// Why it is out of service, if it failed by itself since it was opened, or null.
+    #[serde(default)]
+    pub failure: Option<String>,
     /// Reads it failed.
     pub read_errors: u64,
     /// Writes and flushes it failed.
@@ -90,6 +96,8 @@ impl From<&MemberStatus> for MemberReport {
             path: member.path.clone(),
             uuid: member.uuid.to_string(),
             state: member.state.as_str().to_string(),
+            size_bytes: member.size_bytes,
+            failure: member.failure.clone(),
             read_errors: member.read_errors,
             write_errors: member.write_errors,
             checksum_errors: member.checksum_errors,

@@ -40,6 +40,10 @@ pub struct ScrubReport {
     pub bytes_per_second_max: Option<u64>,
     /// Time left at that speed, or null.
     pub eta_seconds: Option<u64>,
+    /// In how many seconds the server begins the next one by itself, 0 if it is due, or null if it
+    /// does not.
+    #[serde(default)]
+    pub due_in_seconds: Option<u64>,
     /// Blocks of the export found lost beyond redundancy.
     pub lost_blocks: u64,
     /// Rows that match their checksums and are no codeword; nothing proves which block is wrong.
@@ -84,6 +88,7 @@ impl From<&ScrubStatus> for ScrubReport {
             bytes_per_second: scrub.bytes_per_second,
             bytes_per_second_max: scrub.rate_max,
             eta_seconds: scrub.eta_seconds,
+            due_in_seconds: None,
             lost_blocks: scrub.lost_blocks,
             inconsistent_rows: scrub.inconsistent_rows,
             members: scrub.members.iter().map(ScrubMemberReport::from).collect(),

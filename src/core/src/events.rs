@@ -160,6 +160,22 @@ kinds! {
     LeftOut = 61 Warning "left-out",
     /// An operator tries whether alerts arrive.
     Test = 62 Info "test",
+    /// The server took a member back that had left by itself.
+    TakenBack = 70 Info "taken-back",
+    /// A member leaves again and again: the server no longer takes it back.
+    StaysOut = 71 Warning "stays-out",
+    /// The server moves a spare from one array to another.
+    SpareMoved = 72 Warning "spare-moved",
+    /// The server replaces a member that still serves, before it fails.
+    ReplacedEarly = 73 Warning "replaced-early",
+    /// The server begins a scrub because it is time.
+    ScrubDue = 74 Info "scrub-due",
+    /// Something that the server wanted to do by itself was not done.
+    NotDone = 75 Warning "not-done",
+    /// A device says of itself that it is not well.
+    MemberUnwell = 76 Warning "member-unwell",
+    /// It says that it is well again.
+    MemberWell = 77 Info "member-well",
 }
 
 impl EventKind {
@@ -188,6 +204,15 @@ impl EventKind {
                 "uraid status --name NAME says where; restore them from a backup"
             }
             EventKind::RowsInconsistent => "compare the stripes that the log names with a backup",
+            EventKind::StaysOut => {
+                "look at its cable and its SMART values; uraid add --name NAME PATH, or uraid \
+                 rebuild --name NAME NEW"
+            }
+            EventKind::SpareMoved | EventKind::ReplacedEarly => {
+                "uraid add --name NAME PATH gives the array a new spare"
+            }
+            EventKind::NotDone => "uraid status --name NAME; uraid explain says whose a device is",
+            EventKind::MemberUnwell => "uraid replace --name NAME SLOT NEW, before it fails",
             EventKind::Suspended => {
                 "look for a controller, a cable, a power supply; then restart the server"
             }

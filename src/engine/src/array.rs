@@ -94,6 +94,8 @@ pub struct Array {
     pub membership_lock: Lock,
     /// Devices that were let go, by the place of the member they held.
     pub former: RefCell<BTreeMap<Index, Device>>,
+    /// Why members failed by themselves, not by an operator's word, since they were taken in.
+    pub failures: RefCell<BTreeMap<Index, String>>,
     /// Fired when config, suspension, stopping or rebuild progress change.
     pub changed: Signal,
     /// Fired when a flush of a member ends.
@@ -176,6 +178,7 @@ impl Array {
             open: Cell::new(false),
             membership_lock: Lock::default(),
             former: RefCell::default(),
+            failures: RefCell::default(),
             changed: Signal::default(),
             flushed: Signal::default(),
             lanes: (0..usize::from(geometry.lanes))

@@ -344,6 +344,7 @@ impl Array {
         self.counters.borrow_mut()[usize::from(index.0)] = Default::default();
         self.scrub.borrow_mut().forget(index);
         self.former.borrow_mut().remove(&index);
+        self.failures.borrow_mut().remove(&index);
         self.members
             .borrow_mut()
             .insert(index, Member::new(index, uuid, device));

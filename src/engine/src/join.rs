@@ -80,6 +80,7 @@ impl Array {
         member.superblock_write = write;
         (member.write_mostly, member.read_weight) = self.balance.of_path(&member.device.path);
         self.members.borrow_mut().insert(index, member);
+        self.failures.borrow_mut().remove(&index);
         if self.prepare(index).await.is_err() {
             return Err(format!("{path}: cannot be written"));
         }

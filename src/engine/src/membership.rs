@@ -46,6 +46,7 @@ impl Array {
         self.end_service(index);
         let text = format!("{}: {why}", self.member_name(index));
         self.tell_of(index, EventKind::MemberFailed, text);
+        self.failures.borrow_mut().insert(index, why.to_string());
         self.ex.fire(&self.changed);
         let takes_writes = self.config.borrow().entry(index).state.takes_writes();
         if self.read_only || self.is_suspended() || !takes_writes {
@@ -298,6 +299,7 @@ impl Array {
             m.refuses_writes = true;
         }
         self.end_service(index);
+        self.failures.borrow_mut().insert(index, why.clone());
         if config.entry(index).state.takes_writes() {
             self.condemned.borrow_mut().insert(index, why);
         }

@@ -73,6 +73,11 @@ pub struct MemberStatus {
     pub uuid: Uuid,
     /// Its state.
     pub state: MemberState,
+    /// Size of its device in bytes, if it is there.
+    pub size_bytes: Option<u64>,
+    /// Why it is out of service, if it failed by itself since it was opened; none if an operator
+    /// had it leave.
+    pub failure: Option<String>,
     /// Reads it failed.
     pub read_errors: u64,
     /// Writes and flushes it failed.
@@ -364,6 +369,8 @@ pub struct Status {
     pub chunk_bytes: u32,
     /// Size of the export in bytes.
     pub size_bytes: u64,
+    /// Bytes that a device must have to be a member.
+    pub member_bytes: u64,
     /// State.
     pub state: ArrayState,
     /// Further losses survived in the worst case.
