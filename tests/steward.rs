@@ -43,6 +43,16 @@ fn wait_event(sandbox: &Sandbox, control: &Path, kind: &str) -> Value {
     wait_for(kind, || events(sandbox, control, kind).pop())
 }
 
+/// Waits until that device has the role, in sync; the status.
+fn wait_in_sync(array: &Array, slot: u64, path: &Path) -> Value {
+    let path = path.to_str().expect("UTF-8");
+    wait_for("the spare to have the role", || {
+        let status = array.status();
+        let holder = member(&status, slot);
+        (holder["path"] == path && holder["state"] == "in-sync").then_some(status)
+    })
+}
+
 fn text(event: &Value) -> &str {
     event["text"].as_str().expect("a text")
 }
@@ -144,10 +154,10 @@ fn who_did_not_return_or_is_not_wanted_is_left_alone() {
 #[test]
 fn who_returns_after_a_spare_has_taken_over_becomes_a_spare() {
     let array = array("--level raid1 --name tank", 2, "--rejoin yes");
-    array.run("add", &[&array.blank("spare")]).succeeded();
+    let spare = array.blank("spare");
+    array.run("add", &[&spare]).succeeded();
     let loose = pull(&array.members[1]);
-    array.server.wait_state(&array.sandbox, "degraded");
-    array.server.wait_state(&array.sandbox, "optimal");
+    wait_in_sync(&array, 1, &spare);
     loose.plug();
     let status = wait_for("the spare", || {
         let status = array.status();
@@ -247,12 +257,7 @@ fn a_member_with_many_errors_is_replaced_by_the_spare_while_it_serves() {
     let spare = array.blank("spare");
     array.run("add", &[&spare]).succeeded();
     scrub_to_end(&array.sandbox, &array.server);
-    let status = wait_for("the spare to have the role", || {
-        let status = array.status();
-        let path = spare.to_str().expect("UTF-8");
-        (member(&status, 1)["path"] == path && member(&status, 1)["state"] == "in-sync")
-            .then_some(status)
-    });
+    let status = wait_in_sync(&array, 1, &spare);
     assert_eq!(status["state"], "optimal");
     let control = &array.server.control;
     let told = wait_event(&array.sandbox, control, "replaced-early");

@@ -32,7 +32,10 @@ fn events_say_when_the_last_scrub_was() {
     let mut schedule = daily();
     assert_eq!(schedule.learn("demo", &[]), None);
     let mut learn = |records: &[EventRecord]| schedule.learn("demo", records);
-    assert_eq!(learn(&[opened.clone()]), Some(Last::NoneSince(NOW)));
+    assert_eq!(
+        learn(std::slice::from_ref(&opened)),
+        Some(Last::NoneSince(NOW))
+    );
     for (sequence, kind) in [
         (2, EventKind::ScrubStarted),
         (4, EventKind::ScrubFinished),
