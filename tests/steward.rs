@@ -7,11 +7,14 @@ use common::client::Client;
 use common::damage::{Zones, overwrite};
 use common::pattern::{BLOCK, blocks};
 use common::server::{count_in_state, member, scrub_to_end};
+use common::tools::is_root;
 use common::{Array, MIB, Ran, Sandbox, Server, wait_for};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 /// Longer than the server takes to bring back what is to be brought back.
@@ -288,4 +291,90 @@ fn scrubs_fall_due_and_the_schedule_outlasts_the_server() {
     assert!((35_000..=36_000).contains(&seconds), "{seconds}");
     let shown = array.run("status", &[]).succeeded().stdout;
     assert!(shown.contains("the next one is due in 9 h"), "{shown}");
+}
+
+/// A loop device over a file; detached when dropped.
+struct Loop(PathBuf);
+
+impl Loop {
+    /// None where there are no loop devices.
+    fn over(sandbox: &Sandbox, file: &Path) -> Option<Loop> {
+        let words = ["--find", "--show"].map(OsStr::new);
+        let ran = sandbox.run("losetup", words.into_iter().chain([file.as_os_str()]));
+        (ran.code == 0).then(|| Loop(ran.stdout.trim().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup")
+            .arg("--detach")
+            .arg(&self.0)
+            .status();
+    }
+}
+
+/// What stands for `smartctl`: it says that this device fails, and nothing of the others.
+fn fake_smartctl(sandbox: &Sandbox, failing: &Path) {
+    let (script, bin) = (sandbox.path("bin/smartctl"), sandbox.path("bin"));
+    fs::create_dir(&bin).expect("a directory");
+    let answer = r#"{"smart_status": {"passed": false}, "temperature": {"current": 51}}"#;
+    let device = failing.display();
+    let text = format!(
+        "#!/bin/sh\n[ \"$*\" = '--json -H -A {device}' ] || exit 1\necho '{answer}'\nexit 8\n"
+    );
+    fs::write(&script, text).expect("a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("permissions");
+}
+
+#[test]
+fn a_device_that_says_it_fails_is_told_and_replaced_by_the_spare() {
+    need!("losetup");
+    if !is_root() {
+        skip!("loop devices take root");
+    }
+    let sandbox = Sandbox::new();
+    let mut members = sandbox.members(2);
+    let backing = sandbox.file("backing", 64 * MIB);
+    let Some(device) = Loop::over(&sandbox, &backing) else {
+        skip!("there are no loop devices");
+    };
+    members[1] = device.0.clone();
+    sandbox.create("--level raid1 --name tank --size 64M --force", &members);
+    fake_smartctl(&sandbox, &device.0);
+    let path = format!(
+        "{}:/usr/sbin:/usr/bin:/sbin:/bin",
+        sandbox.path("bin").display()
+    );
+    let server = Server::start_in(&sandbox, "", &members, &[("PATH", &path)]);
+    let server = server.unwrap_or_else(|ran| panic!("the server did not start: {ran}"));
+    let content = blocks(0, 4 * MIB / BLOCK as u64, 1);
+    let mut client = server.connect();
+    client.write(0, &content).expect("write");
+
+    let unwell = wait_event(&sandbox, &server.control, "member-unwell");
+    assert_eq!(unwell["member"]["slot"], 1);
+    let status = wait_for("the health in the status", || {
+        let status = server.status(&sandbox);
+        (member(&status, 1)["health"]["verdict"] == "failing").then_some(status)
+    });
+    assert_eq!(member(&status, 1)["health"]["temperature_celsius"], 51);
+    assert!(member(&status, 0)["health"].is_null(), "a file has none");
+    let shown = server.uraid::<&str>(&sandbox, "status", []).stdout;
+    assert!(shown.contains("is not well by its own word"), "{shown}");
+    assert!(events(&sandbox, &server.control, "replaced-early").is_empty());
+
+    let spare = sandbox.file("spare", 64 * MIB);
+    server.uraid(&sandbox, "add", [&spare]).succeeded();
+    wait_for("the spare to replace it", || {
+        let status = server.status(&sandbox);
+        let holder = member(&status, 1);
+        (holder["path"] == spare.to_str().expect("UTF-8") && holder["state"] == "in-sync")
+            .then_some(())
+    });
+    let told = wait_event(&sandbox, &server.control, "replaced-early");
+    assert!(text(&told).contains("its own assessment"), "{told}");
+    server.uraid(&sandbox, "fail", ["0"]).succeeded();
+    let found = client.read(0, content.len()).expect("read");
+    assert!(found == content, "other bytes than were written");
 }

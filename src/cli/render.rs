@@ -142,6 +142,16 @@ fn troubles(status: &StatusReport) -> Vec<String> {
             ));
         }
     }
+    for member in &status.members {
+        let problems = member
+            .health
+            .as_ref()
+            .map(|health| health.problems.join("; "));
+        if let Some(problems) = problems.filter(|problems| !problems.is_empty()) {
+            let path = member.path.as_deref().unwrap_or("a device");
+            lines.push(format!("{path} is not well by its own word: {problems}"));
+        }
+    }
     if status.lost_blocks > 0 {
         lines.push(format!(
             "{} of data lost beyond redundancy: reading it fails until it is overwritten",
@@ -259,6 +269,13 @@ fn state_of(member: &MemberReport) -> String {
     if let Some(seconds) = member.slow_seconds {
         let duration = show_duration(Duration::from_secs(seconds));
         words += &format!(", slow for {duration}");
+    }
+    if let Some(health) = member
+        .health
+        .as_ref()
+        .filter(|health| health.verdict != "well")
+    {
+        words += &format!(", {}", health.verdict);
     }
     if member.write_mostly {
         words += ", write-mostly";

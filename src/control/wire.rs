@@ -3,6 +3,7 @@
 mod activity;
 mod alert;
 mod event;
+mod health;
 mod io;
 mod member;
 mod overview;
@@ -12,6 +13,7 @@ mod trend;
 pub use activity::{ClientsReport, RoomReport};
 pub use alert::{AlertResult, AlertTestReport};
 pub use event::{EventReport, EventsReport};
+pub use health::HealthReport;
 pub use io::{IoReport, ReaderReport};
 pub use member::{MemberReport, OperationReport, ReadReport};
 pub use overview::{Advice, ArrayOverview, ArrayTrend, OverviewReport, TrendsReport};
@@ -351,6 +353,7 @@ pub mod samples {
             state: state.to_string(),
             size_bytes: Some(1 << 30),
             failure: None,
+            health: None,
             read_errors: 0,
             write_errors: 0,
             checksum_errors: 0,

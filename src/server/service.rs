@@ -9,10 +9,11 @@ use super::settings;
 use super::tally::Books;
 use super::{clock, log};
 use crate::control::wire::{
-    About, AddBody, ClearBody, MemberBody, MemberReference, Order, ReplaceBody, ScrubStartBody,
-    StatusReport,
+    About, AddBody, ClearBody, HealthReport, MemberBody, MemberReference, Order, ReplaceBody,
+    ScrubStartBody, StatusReport,
 };
 use crate::failure::Failure;
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use uraid_engine::api::{Command, Device, DeviceId, Mode, ScrubOrder};
@@ -43,12 +44,17 @@ pub enum Message {
 pub struct Notes {
     /// When the next scrub is due, in milliseconds since 1970; none if none is planned.
     pub scrub_due_millis: Option<u64>,
+    /// What devices say of themselves, by the identities of members.
+    pub health: BTreeMap<String, HealthReport>,
 }
 
 impl Notes {
     fn enter(&self, report: &mut StatusReport) {
         let left = |due: u64| due.saturating_sub(clock::millis()) / 1000;
         report.scrub.due_in_seconds = self.scrub_due_millis.map(left);
+        for member in &mut report.members {
+            member.health = self.health.get(&member.uuid).cloned();
+        }
     }
 }
 

@@ -85,11 +85,22 @@ impl Server {
     /// Starts a server on unix sockets of its own, unless `options` name a `--listen`, a
     /// `--control` or a `--config`; `Err` is a server that ended before it was ready.
     pub fn start(sandbox: &Sandbox, options: &str, members: &[PathBuf]) -> Result<Server, Ran> {
+        Server::start_in(sandbox, options, members, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_in(
+        sandbox: &Sandbox,
+        options: &str,
+        members: &[PathBuf],
+        variables: &[(&str, &str)],
+    ) -> Result<Server, Ran> {
         let number = SERVERS.fetch_add(1, Ordering::Relaxed);
         let socket = sandbox.path(format!("s{number}.sock"));
         let control = sandbox.path(format!("s{number}.ctl"));
         let log = sandbox.path(format!("s{number}.log"));
         let mut command = sandbox.uraid_command();
+        command.envs(variables.iter().copied());
         command.arg("serve").args(serve_options(options));
         let configured = options.contains(CONFIG_OPTION);
         if !options.contains("--listen") && !configured {

@@ -1,5 +1,6 @@
 //! What a status tells about members, and how they are read.
 
+use super::HealthReport;
 use serde::{Deserialize, Serialize};
 use uraid_engine::status::{MemberIo, MemberStatus, OperationTotals, ReadStatus};
 
@@ -20,6 +21,9 @@ pub struct MemberReport {
     /// Why it is out of service, if it failed by itself since it was opened, or null.
     #[serde(default)]
     pub failure: Option<String>,
+    /// What its device says of itself, or null.
+    #[serde(default)]
+    pub health: Option<HealthReport>,
     /// Reads it failed.
     pub read_errors: u64,
     /// Writes and flushes it failed.
@@ -98,6 +102,7 @@ impl From<&MemberStatus> for MemberReport {
             state: member.state.as_str().to_string(),
             size_bytes: member.size_bytes,
             failure: member.failure.clone(),
+            health: None,
             read_errors: member.read_errors,
             write_errors: member.write_errors,
             checksum_errors: member.checksum_errors,

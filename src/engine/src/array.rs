@@ -94,7 +94,8 @@ pub struct Array {
     pub membership_lock: Lock,
     /// Devices that were let go, by the place of the member they held.
     pub former: RefCell<BTreeMap<Index, Device>>,
-    /// Why members failed by themselves, not by an operator's word, since they were taken in.
+    /// Why members in service failed by themselves, not by an operator's word, since they were taken
+    /// in.
     pub failures: RefCell<BTreeMap<Index, String>>,
     /// Fired when config, suspension, stopping or rebuild progress change.
     pub changed: Signal,

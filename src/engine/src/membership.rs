@@ -46,9 +46,11 @@ impl Array {
         self.end_service(index);
         let text = format!("{}: {why}", self.member_name(index));
         self.tell_of(index, EventKind::MemberFailed, text);
-        self.failures.borrow_mut().insert(index, why.to_string());
         self.ex.fire(&self.changed);
         let takes_writes = self.config.borrow().entry(index).state.takes_writes();
+        if takes_writes {
+            self.failures.borrow_mut().insert(index, why.to_string());
+        }
         if self.read_only || self.is_suspended() || !takes_writes {
             return; // nothing is written to it, nobody waits for a verdict
         }
@@ -299,8 +301,8 @@ impl Array {
             m.refuses_writes = true;
         }
         self.end_service(index);
-        self.failures.borrow_mut().insert(index, why.clone());
         if config.entry(index).state.takes_writes() {
+            self.failures.borrow_mut().insert(index, why.clone());
             self.condemned.borrow_mut().insert(index, why);
         }
     }

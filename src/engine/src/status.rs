@@ -76,7 +76,7 @@ pub struct MemberStatus {
     /// Size of its device in bytes, if it is there.
     pub size_bytes: Option<u64>,
     /// Why it is out of service, if it failed by itself since it was opened; none if an operator
-    /// had it leave.
+    /// had it leave, and for spares.
     pub failure: Option<String>,
     /// Reads it failed.
     pub read_errors: u64,

@@ -26,6 +26,8 @@ const MEMBER_STATES: [&str; 6] = [
 ];
 const SCRUB_STATES: [&str; 5] = ["never", "running", "paused", "finished", "stopped"];
 
+const HEALTH_VERDICTS: [&str; 3] = ["well", "unwell", "failing"];
+
 /// Writes all families.
 pub fn write(page: &mut Page, alerts: &[AlertCount]) -> fmt::Result {
     server(page, alerts)?;
@@ -322,6 +324,23 @@ fn members_io(page: &mut Page) -> fmt::Result {
     let help = "1 if a member is out of reads for being slow";
     page.arrays(("uraid_member_slow", help, GAUGE), |a, s| {
         each_member(a, |m, labels| s.add(labels, flag(m.slow_seconds.is_some())));
+    })?;
+    let help =
+        "What a member's device says of itself: 1 for the verdict; not there if it is silent";
+    page.arrays(("uraid_member_health", help, GAUGE), |a, s| {
+        each_member(a, |m, labels| {
+            if let Some(health) = &m.health {
+                state_set(s, labels, &HEALTH_VERDICTS, &health.verdict);
+            }
+        });
+    })?;
+    let help = "Temperature of a member's device, if it says it";
+    page.arrays(("uraid_member_temperature_celsius", help, GAUGE), |a, s| {
+        each_member(a, |m, labels| {
+            if let Some(degrees) = m.health.as_ref().and_then(|h| h.temperature_celsius) {
+                s.add(labels, Value::Gauge(degrees as f64));
+            }
+        });
     })?;
     let help = "Late reads, by what became of them";
     page.arrays(("uraid_hedges", help, COUNTER), |a, s| {

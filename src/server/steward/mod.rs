@@ -14,9 +14,11 @@
 
 mod deeds;
 mod early;
+mod health;
 mod look;
 mod rejoin;
 mod schedule;
+mod smart;
 mod spares;
 
 pub use schedule::Hours;
@@ -25,11 +27,12 @@ use super::history::{History, Note};
 use super::operator::{Mailbox, Served};
 use super::service::{Message, Notes};
 use super::{clock, log};
-use crate::control::wire::{MemberReport, StatusReport};
+use crate::control::wire::{HealthReport, MemberReport, StatusReport};
 use crate::failure::{Doing, Failure};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use deeds::{Action, Deed};
-use early::{Early, Failing};
+use early::Early;
+use health::{Change, Health};
 use rejoin::{Rejoin, Step};
 use schedule::Schedule;
 use spares::Spares;
@@ -140,6 +143,8 @@ impl Drop for Steward {
 enum Report {
     /// Whether the device of a member is back.
     Looked(String, Uuid, bool),
+    /// What the device of a member says of itself.
+    Asked(EventMember, String, Option<HealthReport>),
     /// A deed is over.
     Done(Deed, Result<String, Failure>),
 }
@@ -153,8 +158,9 @@ struct Rounds {
     spares: Spares,
     early: Option<Early>,
     schedule: Option<Schedule>,
-    /// Members who say of themselves that they fail.
-    failing: Failing,
+    health: Health,
+    /// Members whose devices a thread is asking.
+    asking: BTreeSet<Uuid>,
     /// What each array was last told to show.
     notes: BTreeMap<String, Notes>,
     /// Members at whose devices a thread is looking.
@@ -175,7 +181,8 @@ impl Rounds {
             schedule: options
                 .scrub_every
                 .map(|every| Schedule::new(every, options.scrub_hours)),
-            failing: Failing::new(),
+            health: Health::default(),
+            asking: BTreeSet::new(),
             notes: BTreeMap::new(),
             options,
             charges: charges.into_iter().map(|c| (c.name.clone(), c)).collect(),
@@ -194,6 +201,7 @@ impl Rounds {
                 self.take(report);
             }
             let statuses = self.statuses();
+            self.ask_devices(&statuses);
             self.rejoin(&statuses);
             self.share_spares(&statuses);
             self.replace_early(&statuses);
@@ -222,13 +230,12 @@ impl Rounds {
         if !self.options.rejoin {
             return;
         }
-        let now = self.start.elapsed();
+        let (now, failing) = (self.start.elapsed(), self.health.failing());
         for status in statuses {
             let wait = self.options.rejoin_wait;
             let rejoin = self.rejoins.entry(status.name.clone());
             let early = self.early.as_ref();
-            let ails =
-                |m: &MemberReport| early.is_some_and(|e| e.ailment(m, &self.failing).is_some());
+            let ails = |m: &MemberReport| early.is_some_and(|e| e.ailment(m, &failing).is_some());
             let rejoin = rejoin.or_insert_with(|| Rejoin::new(wait));
             let steps = rejoin.step(status, ails, now);
             for step in steps {
@@ -244,6 +251,41 @@ impl Rounds {
         }
     }
 
+    /// Has threads ask devices how they are, and shows what they have said.
+    fn ask_devices(&mut self, statuses: &[StatusReport]) {
+        for status in statuses {
+            for (member, path) in self.health.due(status, self.start.elapsed()) {
+                if self.asking.insert(member.uuid) {
+                    let (name, reports) = (status.name.clone(), self.reports.0.clone());
+                    spawn(move || {
+                        let report = health::ask(&path);
+                        let _ = reports.send(Report::Asked(member, name, report));
+                    });
+                }
+            }
+            let known = self.health.of(status);
+            self.note(&status.name, |notes| notes.health = known);
+        }
+    }
+
+    fn take_health(&mut self, member: EventMember, name: &str, report: Option<HealthReport>) {
+        self.asking.remove(&member.uuid);
+        let change = self.health.learn(member.uuid, report);
+        let whose = match member.slot {
+            Some(slot) => format!("the device of member {slot}"),
+            None => "the device of a spare".to_string(),
+        };
+        let (kind, text) = match change {
+            None => return,
+            Some(Change::Well) => (EventKind::MemberWell, format!("{whose} is well again")),
+            Some(Change::Unwell(problems)) => {
+                let text = format!("{whose} is not well by its own word: {problems}");
+                (EventKind::MemberUnwell, text)
+            }
+        };
+        self.charges[name].tell(kind, Some(member), &text);
+    }
+
     fn share_spares(&mut self, statuses: &[StatusReport]) {
         let deeds = self.spares.step(statuses, self.start.elapsed());
         deeds.into_iter().for_each(|deed| self.begin(deed));
@@ -252,7 +294,8 @@ impl Rounds {
     fn replace_early(&mut self, statuses: &[StatusReport]) {
         let Some(early) = &self.early else { return };
         let now = self.start.elapsed();
-        let deed = |status| early.step(status, &self.failing, now);
+        let failing = self.health.failing();
+        let deed = |status| early.step(status, &failing, now);
         let deeds: Vec<Deed> = statuses.iter().filter_map(deed).collect();
         deeds.into_iter().for_each(|deed| self.begin(deed));
     }
@@ -328,6 +371,7 @@ impl Rounds {
                     rejoin.saw(member, is_back);
                 }
             }
+            Report::Asked(member, name, report) => self.take_health(member, &name, report),
             Report::Done(deed, result) => {
                 for name in deed.arrays() {
                     self.busy.remove(name);

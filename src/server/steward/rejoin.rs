@@ -45,7 +45,7 @@ pub enum Step {
     },
 }
 
-/// What is remembered of a member that has a role, or had one.
+/// What is remembered of a member that has left.
 #[derive(Default)]
 struct Past {
     /// How often it left by itself.
@@ -59,7 +59,7 @@ struct Past {
     seen: u32,
 }
 
-/// The members of one array, since it was opened.
+/// The members of one array that have left since it was opened.
 pub struct Rejoin {
     first_wait: Duration,
     pasts: BTreeMap<Uuid, Past>,
@@ -97,15 +97,13 @@ impl Rejoin {
         now: Duration,
     ) -> Option<Step> {
         let id = uuid(&member.uuid);
-        if member.slot.is_some() {
-            self.pasts.entry(id).or_default();
-        }
-        // Who never had a role was a spare, and holds nothing.
-        let past = self.pasts.get_mut(&id)?;
         let (Some(why), Some(path)) = (&member.failure, &member.path) else {
-            (past.is_out, past.stays_out) = (false, false);
+            if let Some(past) = self.pasts.get_mut(&id) {
+                (past.is_out, past.stays_out) = (false, false);
+            }
             return None;
         };
+        let past = self.pasts.entry(id).or_default();
         if !past.is_out {
             past.leave(now, self.first_wait);
             if past.stays_out {

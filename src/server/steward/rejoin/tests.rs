@@ -107,7 +107,7 @@ fn who_did_not_leave_by_itself_is_left_alone() {
     missing.members[1].path = None;
     let mut spare = healthy();
     let mut one = samples::member(None, "failed");
-    (one.uuid, one.failure) = (GONE.to_string(), Some("it is gone".to_string()));
+    one.uuid = GONE.to_string();
     spare.members[1].uuid = Uuid([9; 16]).to_string();
     spare.members.push(one);
     for status in [healthy(), by_operator, missing, spare] {
