@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-const EXPORT_BYTES: u64 = 64 * MIB;
-const MEMBER_BYTES: u64 = 96 * MIB;
+const EXPORT_BYTES: u64 = 32 * MIB;
+const MEMBER_BYTES: u64 = 64 * MIB;
 const CONNECTIONS: u64 = 4;
 
 /// What a layout promises.
