@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// Between two looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
+/// How often a server is asked that does not say how it is.
+const TRIES_MAX: usize = 4;
+
 /// A spare that has not taken over by then is not going to.
 const START_MAX: Duration = Duration::from_secs(30);
 
@@ -60,9 +63,17 @@ pub trait Watched {
 
 impl Watched for Client {
     fn status(&mut self) -> Result<StatusReport, Failure> {
-        // A server that is being upgraded may close a connection without an answer; the next one
-        // waits for the new program.
-        Client::status(self).or_else(|_| Client::status(self))
+        // A server that is being upgraded may close a connection without an answer, or say that it
+        // is ending; later ones wait for the new program.
+        let mut status = Client::status(self);
+        for _ in 1..TRIES_MAX {
+            if status.is_ok() {
+                break;
+            }
+            self.pause(POLL_INTERVAL);
+            status = Client::status(self);
+        }
+        status
     }
 
     fn pause(&mut self, duration: Duration) {
