@@ -42,6 +42,7 @@ mod memory;
 pub mod metrics;
 mod operator;
 mod page;
+mod program;
 pub mod random;
 pub mod reader;
 pub mod reclaim;

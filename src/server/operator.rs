@@ -13,7 +13,7 @@ use crate::control::wire::{
 use crate::failure::{Exit, Failure};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uraid_core::events::{EventRecord, Severity};
 use uraid_engine::api::Mode;
 use uraid_io::device::MemberFile;
@@ -66,6 +66,21 @@ impl Mailbox {
         })))?;
         Ok(receiver)
     }
+}
+
+/// Asks arrays how they are, all at once. None of who does not say it within `time_max`, all
+/// together.
+pub fn ask_all<'a>(
+    mailboxes: impl IntoIterator<Item = &'a Mailbox>,
+    time_max: Duration,
+) -> Vec<Option<StatusReport>> {
+    let deadline = Instant::now() + time_max;
+    let asked: Vec<_> = mailboxes.into_iter().map(Mailbox::ask_status).collect();
+    let answer = |asked: Result<Receiver<Result<StatusReport, Failure>>, Failure>| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        asked.ok()?.recv_timeout(left).ok()?.ok()
+    };
+    asked.into_iter().map(answer).collect()
 }
 
 impl Mailbox {

@@ -1,27 +1,19 @@
 //! The ways an alert can go: to a program, to a web server, by mail. Each try takes so long at most.
 
 use crate::control::wire::EventReport;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use crate::server::program;
 use serde::Serialize;
 use std::fmt;
 use std::io::Write;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use ureq::Agent;
 use ureq::tls::{RootCerts, TlsConfig};
 
 /// How long one try may take.
 pub const TRY_MAX: Duration = Duration::from_secs(10);
-
-/// Between two looks whether a program has ended.
-const POLL: Duration = Duration::from_millis(20);
-
-/// What programs inherit from us and must not take for theirs.
-const OUR_VARIABLES: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID"];
 
 /// What is sent.
 #[derive(Serialize)]
@@ -120,42 +112,17 @@ impl Channel {
 
 /// Runs a program with this input; it has to end well, and in time.
 fn feed(mut command: Command, input: &str) -> Result<(), String> {
-    for variable in OUR_VARIABLES {
-        command.env_remove(variable);
-    }
     command.stdin(Stdio::piped()).stdout(Stdio::null());
-    // A group of its own, so that its children end with it.
-    let child = command.stderr(Stdio::null()).process_group(0).spawn();
+    let child = program::start(command.stderr(Stdio::null()));
     let mut child = child.map_err(|error| format!("cannot be started: {error}"))?;
     let mut stdin = child.stdin.take().expect("piped");
     // What is sent fits in a pipe; a program that does not read it may still end well.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
-    match wait(&mut child) {
+    match program::wait(&mut child, TRY_MAX) {
         Ok(Some(status)) if status.success() => Ok(()),
         Ok(Some(status)) => Err(format!("ended with {status}")),
-        Ok(None) => {
-            end(&mut child);
-            Err(format!("took longer than {} s", TRY_MAX.as_secs()))
-        }
+        Ok(None) => Err(format!("took longer than {} s", TRY_MAX.as_secs())),
         Err(error) => Err(error.to_string()),
     }
-}
-
-fn wait(child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
-    let deadline = Instant::now() + TRY_MAX;
-    loop {
-        let status = child.try_wait()?;
-        if status.is_some() || Instant::now() >= deadline {
-            return Ok(status);
-        }
-        std::thread::sleep(POLL);
-    }
-}
-
-fn end(child: &mut Child) {
-    let group = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
-    // It may have ended by itself just now.
-    let _ = killpg(group, Signal::SIGKILL);
-    let _ = child.wait();
 }

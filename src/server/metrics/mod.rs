@@ -10,7 +10,7 @@ mod visit;
 pub use encode::{CONTENT_TYPE, Seen, render};
 
 use super::alert::Alerts;
-use super::operator::Served;
+use super::operator::{Served, ask_all};
 use super::page;
 use super::sockets::MetricsListener;
 use crate::control::wire::{
@@ -176,20 +176,13 @@ impl Exporter {
 
     /// Asks all arrays at once.
     fn ask(&self) -> Vec<Seen> {
-        let deadline = Instant::now() + ANSWER_MAX;
-        let asked = self.shown.arrays.iter().map(|array| {
-            let answer = array.mailbox.ask_status();
-            (array.name.clone(), answer)
+        let arrays = &self.shown.arrays;
+        let statuses = ask_all(arrays.iter().map(|array| &array.mailbox), ANSWER_MAX);
+        let seen = arrays.iter().zip(statuses).map(|(array, status)| Seen {
+            name: array.name.clone(),
+            status,
         });
-        let asked: Vec<_> = asked.collect();
-        let seen = |(name, answer): (String, _)| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let status: Option<Result<_, _>> = Result::ok(answer)
-                .and_then(|answer: std::sync::mpsc::Receiver<_>| answer.recv_timeout(left).ok());
-            let status = status.and_then(Result::ok);
-            Seen { name, status }
-        };
-        asked.into_iter().map(seen).collect()
+        seen.collect()
     }
 
     fn overview(&self) -> OverviewReport {

@@ -4,12 +4,12 @@
 use super::early::Failing;
 use super::{event_member, smart, uuid};
 use crate::control::wire::{HealthReport, MemberReport, StatusReport};
+use crate::server::program;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use uraid_core::events::EventMember;
 use uraid_core::units::Uuid;
 
@@ -18,9 +18,6 @@ const INTERVAL: Duration = Duration::from_secs(600);
 
 /// How long `smartctl` may take: a disk that sleeps has to wake up.
 const ASK_MAX: Duration = Duration::from_secs(30);
-
-/// Between two looks whether it has ended.
-const POLL: Duration = Duration::from_millis(50);
 
 /// Most that is read of what it prints: what it prints before it ends has to fit in a pipe.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
@@ -98,18 +95,8 @@ pub fn ask(path: &str) -> Option<HealthReport> {
     let mut command = Command::new("smartctl");
     command.args(["--json", "-H", "-A", path]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let child = command.stderr(Stdio::null()).process_group(0).spawn();
-    let mut child = child.ok()?;
-    let deadline = Instant::now() + ASK_MAX;
-    while child.try_wait().ok()?.is_none() {
-        if Instant::now() >= deadline {
-            // One that hangs in the kernel ends when that lets go of it; this thread waits for it.
-            let _ = child.kill();
-            let _ = child.wait();
-            return None;
-        }
-        std::thread::sleep(POLL);
-    }
+    let mut child = program::start(command.stderr(Stdio::null())).ok()?;
+    program::wait(&mut child, ASK_MAX).ok()??;
     let mut output = String::new();
     let printed = child.stdout.take()?.take(OUTPUT_BYTES_MAX);
     { printed }.read_to_string(&mut output).ok()?;

@@ -24,7 +24,7 @@ mod spares;
 pub use schedule::Hours;
 
 use super::history::{History, Note};
-use super::operator::{Mailbox, Served};
+use super::operator::{Mailbox, Served, ask_all};
 use super::service::{Message, Notes};
 use super::{clock, log};
 use crate::control::wire::{HealthReport, MemberReport, StatusReport};
@@ -211,19 +211,14 @@ impl Rounds {
 
     /// How those arrays are that can be changed, are not being changed, and have said it in time.
     fn statuses(&self) -> Vec<StatusReport> {
-        let deadline = Instant::now() + ANSWER_MAX;
         let idle = self
             .charges
             .values()
             .filter(|c| !self.busy.contains(&c.name));
-        let asked: Vec<_> = idle.map(|c| c.mailbox.ask_status()).collect();
-        let mut statuses = Vec::new();
-        for asked in asked.into_iter().flatten() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            statuses.extend(asked.recv_timeout(left).ok().and_then(Result::ok));
-        }
-        statuses.retain(|status| !status.read_only && status.suspended.is_none());
-        statuses
+        let statuses = ask_all(idle.map(|c| &c.mailbox), ANSWER_MAX);
+        let may_change = |status: &StatusReport| !status.read_only && status.suspended.is_none();
+        let statuses = statuses.into_iter().flatten();
+        statuses.filter(may_change).collect()
     }
 
     fn rejoin(&mut self, statuses: &[StatusReport]) {

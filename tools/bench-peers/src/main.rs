@@ -18,7 +18,7 @@ mod target;
 mod wanted;
 
 use clap::Parser;
-use cost::{document, place};
+use cost::{document, place, tool};
 use interrupts::Interrupts;
 use measure::{Plan, measure};
 use std::path::PathBuf;
@@ -72,13 +72,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(text) => {
-            eprintln!("error: {text}");
-            ExitCode::FAILURE
-        }
-    }
+    tool::exit(run(&Options::parse()).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(options: &Options) -> Result<(), String> {
@@ -117,15 +111,7 @@ fn marker(in_memory: bool) -> &'static str {
 
 impl Options {
     fn plan(&self) -> Result<Plan, String> {
-        let beside = || {
-            let own = std::env::current_exe().ok()?;
-            Some(own.with_file_name("uraid"))
-        };
-        let uraid = self.binary.clone().or_else(beside).unwrap_or_default();
-        let uraid = uraid.canonicalize().map_err(|e| {
-            let path = uraid.display();
-            format!("{path}: {e}; build it (cargo build --release -p uraid) or use --binary")
-        })?;
+        let uraid = tool::find_uraid(self.binary.clone())?;
         let export_bytes = self.mib << 20;
         let (targets, works) = select::select(&self.words)?;
         let default_dir = || place::default_dir(ROOM_FACTOR * export_bytes);
@@ -143,7 +129,5 @@ impl Options {
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse::<f64>().ok();
-    let sensible = seconds.filter(|s| (0.01..=3600.0).contains(s));
-    sensible.ok_or_else(|| "a number of seconds from 0.01 to 3600".to_string())
+    tool::parse_seconds(text, 0.01..=3600.0)
 }

@@ -4,6 +4,7 @@ use crate::driven::{Absence, Driven, Started, need, sparse};
 use crate::loads::{CONNECTIONS, DEGRADED_READ, Work};
 use crate::target::Array;
 use cost::server::{Server, Sizes, Uraid};
+use cost::tool::of_client;
 use serde_json::json;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -207,10 +208,6 @@ fn start(mut command: Command, socket: &Path, site: &Site<'_>) -> Started {
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let server = Server::start(&mut command, socket, site.seed)?;
     Ok(Nbd::boxed(server, site.seed))
-}
-
-fn of_client(error: std::io::Error) -> String {
-    format!("a request failed: {error}")
 }
 
 /// Whether an array needs its twin for one of these loads.

@@ -4,6 +4,7 @@ use crate::measure::{Plan, WARM_UP};
 use crate::slow::{Slow, SlowPart};
 use cost::layout::Layout;
 use cost::server::{Server, Uraid};
+use cost::tool::of_client;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -189,8 +190,4 @@ impl Array {
 fn text(path: &Path) -> Result<String, String> {
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| format!("{}: not UTF-8", path.display()))
-}
-
-fn of_client(error: std::io::Error) -> String {
-    format!("a request failed: {error}")
 }

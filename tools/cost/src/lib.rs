@@ -13,3 +13,4 @@ pub mod place;
 pub mod report;
 pub mod server;
 pub mod table;
+pub mod tool;

@@ -3,7 +3,7 @@
 use clap::Parser;
 use cost::layout::Layout;
 use cost::measure::{Plan, measure};
-use cost::{document, json, place, report};
+use cost::{document, json, place, report, tool};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -59,14 +59,11 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(text) => {
-            eprintln!("error: {text}");
-            ExitCode::FAILURE
-        }
-    }
+    let kept = run(&Options::parse());
+    tool::exit(kept.map(|kept| match kept {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }))
 }
 
 /// Measures and reports. Returns whether the rule on flushes was kept.
@@ -94,15 +91,7 @@ fn run(options: &Options) -> Result<bool, String> {
 impl Options {
     fn plan(&self) -> Result<Plan, String> {
         let array_bytes = self.mib << 20;
-        let beside = || {
-            let own = std::env::current_exe().ok()?;
-            Some(own.with_file_name("uraid"))
-        };
-        let binary = self.binary.clone().or_else(beside).unwrap_or_default();
-        let binary = binary.canonicalize().map_err(|e| {
-            let path = binary.display();
-            format!("{path}: {e}; build it (cargo build --release -p uraid) or use --binary")
-        })?;
+        let binary = tool::find_uraid(self.binary.clone())?;
         let layouts = match self.layouts.len() {
             0 => Layout::ALL.to_vec(),
             _ => self.layouts.clone(),
@@ -123,7 +112,5 @@ impl Options {
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse::<f64>().ok();
-    let sensible = seconds.filter(|s| (0.001..=3600.0).contains(s));
-    sensible.ok_or_else(|| "a number of seconds from 0.001 to 3600".to_string())
+    tool::parse_seconds(text, 0.001..=3600.0)
 }

@@ -6,6 +6,7 @@ use crate::design::Design;
 use crate::flush_rule::{Check, judge};
 use crate::layout::Layout;
 use crate::server::{Server, Sizes, Uraid};
+use crate::tool::of_client;
 use std::path::PathBuf;
 use std::time::Duration;
 use uraid_load::{Drive, Kind, Limit, Load, Order};
@@ -319,8 +320,4 @@ fn sample(
         .zip(before)
         .map(|(after, before)| after.since(&before));
     Ok((sample, counters))
-}
-
-fn of_client(error: std::io::Error) -> String {
-    format!("a request failed: {error}")
 }
