@@ -68,6 +68,18 @@ impl Clients {
         self.asked.iter().next().map(|(id, asked)| (*id, asked))
     }
 
+    /// Whether some of what a request wrote may have been emptied again before it reached any
+    /// member, by a request that came later and is still being carried out.
+    pub fn is_emptied_by_later(&self, id: RequestId, asked: &Asked) -> bool {
+        let written = &asked.draft;
+        let mut later = self.asked.range(id..).map(|(_, later)| &later.draft);
+        later.any(|later| {
+            matches!(later.kind, DraftKind::Trim | DraftKind::WriteZeroes)
+                && later.offset < written.offset + written.len
+                && written.offset < later.offset + later.len
+        })
+    }
+
     fn next_tick(&mut self) -> Tick {
         self.tick += 1;
         self.tick
@@ -362,6 +374,28 @@ mod tests {
         answer(&mut c, id, found).unwrap();
         let (id, _) = c.ask(0, draft(DraftKind::Read, 4096, 4096)).unwrap();
         assert!(answer(&mut c, id, vec![data.slice(4096..8192)]).is_err());
+    }
+
+    #[test]
+    fn what_was_written_can_be_emptied_by_what_was_asked_later_and_overlaps() {
+        let mut c = Clients::new(1 << 16, 4096);
+        let mut ask = |kind, offset| c.ask(0, draft(kind, offset, 4096)).unwrap().0;
+        ask(DraftKind::Trim, 0);
+        let written = ask(DraftKind::Write, 0);
+        let elsewhere = ask(DraftKind::WriteZeroes, 4096);
+        ask(DraftKind::Read, 0);
+        let emptied = |c: &mut Clients, id| {
+            let asked = answer(c, id, vec![]).unwrap();
+            c.is_emptied_by_later(id, &asked)
+        };
+        let mut before = c.clone();
+        assert!(!emptied(&mut before, written));
+        let later = c.ask(0, draft(DraftKind::Trim, 0, 4096)).unwrap().0;
+        let mut after = c.clone();
+        assert!(emptied(&mut c, written));
+        assert!(!emptied(&mut c, elsewhere));
+        emptied(&mut after, later);
+        assert!(!emptied(&mut after, written), "it was answered first");
     }
 
     #[test]
