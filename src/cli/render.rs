@@ -91,6 +91,9 @@ fn slots(status: &StatusReport, states: &[&str]) -> String {
 
 const GONE: [&str; 2] = ["failed", "missing"];
 
+/// Who was slow for a moment is back by then.
+const SLOW_FOR_LONG_SECONDS: u64 = 60;
+
 /// The state in words.
 pub fn state(status: &StatusReport) -> String {
     match status.state.as_str() {
@@ -229,8 +232,8 @@ fn replacement(status: &StatusReport) -> Option<String> {
 /// What to do about a member that serves and does not do well.
 fn ailing(name: &str, member: &MemberReport) -> Option<String> {
     let slot = member.slot.filter(|_| member.state == "in-sync")?;
-    if member.slow_seconds.is_some() {
-        return Some(format!(
+    if let Some(seconds) = member.slow_seconds {
+        return (seconds >= SLOW_FOR_LONG_SECONDS).then(|| format!(
             "member {slot} is slow: look at its cable and its SMART values; to move it while it \
              serves: uraid replace --name {name} {slot} NEW"
         ));
@@ -245,8 +248,17 @@ fn ailing(name: &str, member: &MemberReport) -> Option<String> {
 }
 
 fn members(status: &StatusReport) -> String {
-    let rows: Vec<Vec<String>> = status.members.iter().map(member).collect();
+    let all = || status.members.iter();
+    // A device that was taken in anew is no longer what it was.
+    let is_new = |old: &MemberReport| all().any(|m| m.uuid != old.uuid && m.path == old.path);
+    let shown = all().filter(|m| !is_former(m) || m.path.is_none() || !is_new(m));
+    let rows: Vec<Vec<String>> = shown.map(member).collect();
     table(&["slot", "state", "errors r/w/c", "uuid", "path"], &rows)
+}
+
+/// Whether it has no part in the array any more.
+fn is_former(member: &MemberReport) -> bool {
+    member.slot.is_none() && GONE.contains(&member.state.as_str())
 }
 
 fn member(member: &MemberReport) -> Vec<String> {
@@ -265,7 +277,10 @@ fn member(member: &MemberReport) -> Vec<String> {
 
 /// A member's state, and what is remarkable about it.
 fn state_of(member: &MemberReport) -> String {
-    let mut words = member.state.clone();
+    let mut words = match is_former(member) {
+        true => "former".to_string(),
+        false => member.state.clone(),
+    };
     if let Some(seconds) = member.slow_seconds {
         let duration = show_duration(Duration::from_secs(seconds));
         words += &format!(", slow for {duration}");
@@ -361,12 +376,31 @@ mod tests {
     #[test]
     fn a_slow_member_is_told() {
         let mut report = samples::optimal();
+        report.members[2].slow_seconds = Some(3);
+        assert!(!status(&report).contains("cable"), "it may be over at once");
         report.members[2].slow_seconds = Some(61);
         let text = status(&report);
+        assert!(text.contains("cable"), "{text}");
         assert!(
             text.contains("member 2 is slow and has not been read for"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn former_members_are_told_from_failed_ones_until_they_are_taken_in_anew() {
+        let mut report = samples::optimal();
+        let mut former = report.members[2].clone();
+        (former.slot, former.state) = (None, "failed".to_string());
+        (former.uuid, former.path) = ("f".to_string(), Some("/old".to_string()));
+        report.members.push(former);
+        let text = status(&report);
+        assert!(text.contains("former"), "{text}");
+        let mut anew = report.members[4].clone();
+        (anew.uuid, anew.state) = ("n".to_string(), "spare".to_string());
+        report.members.push(anew);
+        let text = status(&report);
+        assert!(text.contains("spare") && !text.contains("former"), "{text}");
     }
 
     #[test]

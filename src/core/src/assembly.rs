@@ -307,6 +307,17 @@ fn matters(config: &Config, index: Index) -> bool {
     usize::from(index.0) < config.entries.len() && config.is_in_sync(index)
 }
 
+/// How a member left, in words.
+pub fn how_it_left(entry: &Entry, config: &Config) -> String {
+    match entry.left_epoch {
+        0 => String::from("another has its place, or it left before it was filled"),
+        epoch => format!(
+            "it left the array at config {epoch}, the array is at {}",
+            config.epoch
+        ),
+    }
+}
+
 /// Rule 4 for one member.
 fn sort_member(result: &mut Assembled, member: &Candidate, held: &Config) {
     let reference = &result.reference;
@@ -314,10 +325,9 @@ fn sort_member(result: &mut Assembled, member: &Candidate, held: &Config) {
         None => Err(format!("{}: was removed from the array", member.path)),
         Some(i) => match reference.entry(i).state {
             EntryState::Failed | EntryState::Empty => Err(format!(
-                "{}: stale: it left the array at config {}, the array is at {}",
+                "{}: stale: {}",
                 member.path,
-                reference.entry(i).left_epoch,
-                reference.epoch
+                how_it_left(reference.entry(i), reference)
             )),
             EntryState::Spare => Ok(i),
             _ if held.nonce == reference.nonce => Ok(i),

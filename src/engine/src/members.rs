@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use uraid_buffer::{Buf, BufMut};
-use uraid_core::config::Index;
+use uraid_core::config::{EntryState, Index};
 use uraid_core::units::Uuid;
 
 /// Linux errno values that decide something here.
@@ -94,8 +94,15 @@ impl Array {
 
     /// "member 3 (/dev/sdd)".
     pub fn member_name(&self, index: Index) -> String {
-        let role = self.config.borrow().entry(index).role;
-        let label = role.map_or_else(|| "spare".to_string(), |r| format!("member {r}"));
+        let (role, state) = {
+            let config = self.config.borrow();
+            (config.entry(index).role, config.entry(index).state)
+        };
+        let label = match (role, state) {
+            (Some(role), _) => format!("member {role}"),
+            (None, EntryState::Spare) => "spare".to_string(),
+            (None, _) => "former member".to_string(),
+        };
         match self.members.borrow().get(&index) {
             Some(m) => format!("{label} ({})", m.device.path),
             None => format!("{label} ({})", self.config.borrow().entry(index).uuid),

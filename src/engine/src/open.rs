@@ -17,7 +17,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 use uraid_buffer::{BufMut, Pool};
-use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble, one_array};
+use uraid_core::assembly::{Assembled, Candidate, Strictness, assemble, how_it_left, one_array};
 use uraid_core::config::{Config, EntryState, Index};
 use uraid_core::events::EventKind;
 use uraid_core::journal::Checkpoint;
@@ -385,13 +385,11 @@ fn may_witness(peer: &Candidate, about: &Candidate) -> bool {
 /// Why a member lacks what its peers witnessed, in words: it left, as the newest config knows, or
 /// it is an old image.
 fn why_behind(c: &Candidate, newest: Option<&Config>) -> String {
-    let entry = newest.and_then(|config| Some(config.entry(config.find(c.superblock.member)?)));
+    let entry = |config: &Config| Some(*config.entry(config.find(c.superblock.member)?));
+    let known = newest.and_then(|config| Some((entry(config)?, config)));
     let path = &c.path;
-    match entry.filter(|e| e.state == EntryState::Failed) {
-        Some(e) => format!(
-            "{path}: stale: it left the array at config {}",
-            e.left_epoch
-        ),
+    match known.filter(|(entry, _)| entry.state == EntryState::Failed) {
+        Some((entry, config)) => format!("{path}: stale: {}", how_it_left(&entry, config)),
         None => format!(
             "{path}: stale: its journal is older than its peers witnessed: it is an old image of \
              the member"

@@ -59,7 +59,7 @@ impl Alert<'_> {
 
 /// One way.
 pub enum Channel {
-    /// A program that reads JSON from its standard input.
+    /// A program that reads a line of JSON from its standard input.
     Exec(PathBuf),
     /// An address that JSON is posted to.
     Webhook(String, Agent),
@@ -95,7 +95,7 @@ impl Channel {
     /// Tries once. The error says why it did not arrive.
     pub fn send(&self, alert: &Alert) -> Result<(), String> {
         match self {
-            Channel::Exec(path) => feed(Command::new(path), &alert.json()),
+            Channel::Exec(path) => feed(Command::new(path), &(alert.json() + "\n")),
             Channel::Mail(address, program) => {
                 let mut command = Command::new(program);
                 command.arg("-t");
