@@ -127,6 +127,10 @@ impl Crasher {
     /// Serves, writes from all sides, and kills the server in the middle of it.
     fn write_and_kill(&mut self, server: Server) {
         let run_for = Duration::from_millis(50 + self.random.below(700));
+        self.write_and_kill_within(server, run_for);
+    }
+
+    fn write_and_kill_within(&mut self, server: Server, run_for: Duration) {
         let version = self.version;
         self.version += 1 << 20; // versions never come twice
         let (streams, writers) = self.ledgers.split_first_mut().expect("ledgers");
@@ -290,6 +294,52 @@ fn kills_failures_and_returns_in_any_order_lose_no_answered_write() {
         server.uraid(&crasher.sandbox, "fail", [slot]).succeeded();
     }
     crasher.assert_nothing_lost(&server); // the others carry it, rebuilt ones among them
+}
+
+#[test]
+fn kill9_while_a_mirror_is_given_one_more_copy_loses_no_answered_write() {
+    let given = std::env::var("URAID_TEST_KILLS").ok();
+    let kills = given.map_or(5, |n| n.parse().expect("URAID_TEST_KILLS: a number"));
+    let mut was_widened = 0;
+    for kill in 0..kills {
+        let mut crasher = Crasher::new("--level raid1", 2);
+        let server = crasher.sandbox.serve(&crasher.members);
+        crasher.write_and_kill(server);
+        let server = crasher.sandbox.serve(&crasher.members);
+        crasher.assert_nothing_lost(&server);
+        let new = crasher.sandbox.file("new", 64 * MIB);
+        crasher.members.push(new.clone());
+        let after = Duration::from_micros(crasher.random.below(100_000));
+        let mut add = crasher.sandbox.uraid_command();
+        add.args(["add", "--copy", "--control"])
+            .arg(&server.control);
+        let mut add = add.arg(&new).spawn().expect("uraid add");
+        crasher.write_and_kill_within(server, after);
+        add.wait().expect("it ends");
+
+        let server = crasher.sandbox.serve(&crasher.members);
+        crasher.assert_nothing_lost(&server);
+        let status = server.status(&crasher.sandbox);
+        let widened = status["parity"] == 2;
+        println!("kill {kill}, after {after:?}: widened {widened}");
+        was_widened += u32::from(widened);
+        if !widened {
+            assert_eq!(status["state"], "optimal");
+            let again = server.uraid(&crasher.sandbox, "add", [Path::new("--copy"), &new]);
+            again.succeeded();
+        } else if status["state"] == "degraded" {
+            // The new device was not told of it.
+            server.uraid(&crasher.sandbox, "add", [&new]).succeeded();
+        }
+        crasher.write_and_kill(server);
+        let server = crasher.sandbox.serve(&crasher.members);
+        server.wait_state(&crasher.sandbox, "optimal");
+        for slot in ["0", "1"] {
+            server.uraid(&crasher.sandbox, "fail", [slot]).succeeded();
+        }
+        crasher.assert_nothing_lost(&server);
+    }
+    println!("{was_widened} of {kills} kills came after the copy was taken in");
 }
 
 // ---- every layout, and kills during recovery ----

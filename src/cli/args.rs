@@ -261,7 +261,8 @@ Example:
   uraid add --name demo --wait /srv/members/new.img
 
 A former member of the array catches up with what changed since it left; anything else becomes
-a spare, and takes the place of a missing member by itself.")]
+a spare, and takes the place of a missing member by itself. With --copy a mirror gets one more
+copy: of two-way it becomes three-way. It must be whole; clients wait for a moment.")]
 pub struct AddArgs {
     #[command(flatten)]
     pub server: ServerArgs,
@@ -272,6 +273,9 @@ pub struct AddArgs {
     /// Overwrite what the device holds
     #[arg(long)]
     pub force: bool,
+    /// Make it one more copy of a mirror (raid1)
+    #[arg(long)]
+    pub copy: bool,
     /// File or block device
     pub path: PathBuf,
 }

@@ -52,6 +52,7 @@ pub fn add(args: &AddArgs, output: Output) -> Result<(), Failure> {
     let body = AddBody {
         path: path_text(&args.path)?,
         force: args.force,
+        copy: args.copy,
     };
     let (wait, dry_run) = (args.wait, args.dry_run);
     carry_out(&args.server, (wait, dry_run), &Order::Add(body), output)

@@ -63,7 +63,12 @@ trait Repairable: Watched {
 impl Repairable for Client {
     fn add(&mut self, path: &Path, force: bool, mode: Mode) -> Result<String, Failure> {
         let path = path_text(path)?;
-        self.carry_out(&Order::Add(AddBody { path, force }), mode)
+        let body = AddBody {
+            path,
+            force,
+            copy: false,
+        };
+        self.carry_out(&Order::Add(body), mode)
     }
 }
 

@@ -54,6 +54,9 @@ pub struct AddBody {
     /// Overwrite what it holds.
     #[serde(default)]
     pub force: bool,
+    /// Make it one more copy of a mirror.
+    #[serde(default)]
+    pub copy: bool,
 }
 
 /// Body of `replace`.

@@ -258,8 +258,11 @@ impl Service {
             Order::Clear(ClearBody { member: m }) => Plan::Command(Command::Clear {
                 member: m.as_ref().map(member).transpose()?,
             }),
-            Order::Add(AddBody { force, .. }) => {
-                Plan::WithDevice(Box::new(move |device| Command::Add { device, force }))
+            Order::Add(AddBody { force, copy, .. }) => {
+                Plan::WithDevice(Box::new(move |device| match copy {
+                    true => Command::AddCopy { device, force },
+                    false => Command::Add { device, force },
+                }))
             }
             Order::Replace(ReplaceBody { old, force, .. }) => {
                 let old = member(&old)?;

@@ -148,7 +148,8 @@ impl Array {
 
     fn add(&self, slot: usize, force: bool) -> Result<(), Failure> {
         let path = crate::cli::orders::path_text(&self.members.paths[slot])?;
-        let order = Order::Add(AddBody { path, force });
+        let copy = false;
+        let order = Order::Add(AddBody { path, force, copy });
         self.client.carry_out(&order, Mode::Earnest).map(drop)
     }
 

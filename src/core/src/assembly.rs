@@ -9,10 +9,13 @@
 //! 3. The newest config left is the reference. Two of the same epoch, or one that is not in the
 //!    reference's history, are two sides of a split: refused.
 //! 4. Fresh are the members that hold the reference and are in sync in it.
-//! 5. The array starts when the fresh members can decode it and the absent in-sync members could
+//! 5. The layout is the one its holders tell; of two, the narrower: who has fallen back to the
+//!    reference may have been told of one more copy in vain.
+//! 6. The array starts when the fresh members can decode it and the absent in-sync members could
 //!    not have run it on their own. A witness, the last config served, settles the second.
 
 use crate::config::{Config, Entry, EntryState, Index};
+use crate::geometry::Geometry;
 use crate::superblock::Superblock;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -34,7 +37,7 @@ pub struct Candidate {
 /// How strict to be.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Strictness {
-    /// The operator's word: start what rule 5 would refuse.
+    /// The operator's word: start what rule 6 would refuse.
     pub force: bool,
     /// Nothing will be written: any set that decodes will do.
     pub read_only: bool,
@@ -47,6 +50,8 @@ pub struct Strictness {
 pub struct Assembled {
     /// The reference config.
     pub reference: Config,
+    /// The layout under it.
+    pub geometry: Geometry,
     /// The highest epoch seen anywhere: a new config goes above it.
     pub epoch_floor: u64,
     /// Devices whose member is in the reference and may be used, with the member's place.
@@ -88,6 +93,7 @@ pub fn assemble(
     let reference = reference_config(&members, &held)?;
     let mut result = Assembled {
         reference: reference.clone(),
+        geometry: geometry_under(reference, &members, &held),
         epoch_floor: members
             .iter()
             .map(|m| m.superblock.config.epoch)
@@ -109,7 +115,7 @@ pub fn assemble(
         .filter_map(in_sync)
         .filter(|i| !is_present(i))
         .collect();
-    may_start(first, &mut result, strictness)?;
+    may_start(&first.name, &mut result, strictness)?;
     Ok(result)
 }
 
@@ -132,7 +138,7 @@ pub fn one_array(candidates: &[Candidate]) -> Result<&Superblock, Refused> {
                 first.path, a.name, a.array, other.path, b.name, b.array
             )));
         }
-        if a.geometry != b.geometry || a.key != b.key {
+        if !a.geometry.is_same_but_for_copies(&b.geometry) || a.key != b.key {
             return Err(unsafe_to_start(format!(
                 "{} and {} claim to be of the same array but disagree on its layout: \
                  one of them is damaged, leave it out",
@@ -264,6 +270,16 @@ fn reference_config<'a>(members: &[&Candidate], held: &'a [Config]) -> Result<&'
     Err(unsafe_to_start(text))
 }
 
+/// Rule 5. While superblocks tell of different layouts all journals are empty: see
+/// [`Config::widen`].
+fn geometry_under(reference: &Config, members: &[&Candidate], held: &[Config]) -> Geometry {
+    let holds = |(_, config): &(&&Candidate, &Config)| config.nonce == reference.nonce;
+    let holders = members.iter().zip(held).filter(holds);
+    let geometries = holders.map(|(member, _)| member.superblock.geometry);
+    let narrowest = geometries.min_by_key(|g| g.shape.columns);
+    narrowest.expect("somebody holds it")
+}
+
 /// Whether `config`, held by `member`, is known to the reference as part of its own past.
 fn in_history(top: &Config, holder: &Superblock, config: &Config, member: &Candidate) -> bool {
     if descends(top, holder, config.nonce) {
@@ -322,6 +338,10 @@ pub fn how_it_left(entry: &Entry, config: &Config) -> String {
 fn sort_member(result: &mut Assembled, member: &Candidate, held: &Config) {
     let reference = &result.reference;
     let verdict = match reference.find(member.superblock.member) {
+        None if held.nonce != member.superblock.config.nonce => Err(format!(
+            "{}: was being taken in, and the server ended before that was done",
+            member.path
+        )),
         None => Err(format!("{}: was removed from the array", member.path)),
         Some(i) => match reference.entry(i).state {
             EntryState::Failed | EntryState::Empty => Err(format!(
@@ -343,25 +363,17 @@ fn sort_member(result: &mut Assembled, member: &Candidate, held: &Config) {
     }
 }
 
-/// Rule 5.
-fn may_start(
-    superblock: &Superblock,
-    result: &mut Assembled,
-    strictness: Strictness,
-) -> Result<(), Refused> {
+/// Rule 6.
+fn may_start(name: &str, result: &mut Assembled, strictness: Strictness) -> Result<(), Refused> {
     let reference = &result.reference;
-    let code = superblock.geometry.shape.code();
+    let shape = result.geometry.shape;
+    let code = shape.code();
     // Any slot will do: whether a set of roles decodes does not depend on the rotation.
     let columns = |indices: &mut dyn Iterator<Item = Index>| {
         let mut set = ColumnSet::default();
         for i in indices {
             if let Some(role) = reference.entry(i).role {
-                set.insert(
-                    superblock
-                        .geometry
-                        .shape
-                        .column_of(crate::geometry::Slot(0), role.into()),
-                );
+                set.insert(shape.column_of(crate::geometry::Slot(0), role.into()));
             }
         }
         set
@@ -380,7 +392,7 @@ fn may_start(
         let mut text = format!(
             "array \"{}\": {} of {} members are here and up to date, at least {} are needed; \
              missing: {}. Attach what is missing, or put right what follows:",
-            superblock.name,
+            name,
             have.len(),
             code.columns(),
             code.data(),
@@ -398,7 +410,7 @@ fn may_start(
             "array \"{}\": the absent members ({}) could have gone on without these: \
              what is here may be old. Attach them, or start with --force if they are dead; \
              then what they alone took in is lost",
-            superblock.name,
+            name,
             names(&result.absent)
         );
         if !strictness.force {

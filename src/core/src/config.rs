@@ -190,6 +190,23 @@ impl Config {
         Ok(())
     }
 
+    /// Takes in a member that is to be one more copy of a mirror of so many.
+    ///
+    /// Superblocks with the new config tell of the wider layout, those with the one before of the
+    /// narrower; a crash may leave some of each. Journals, whose entries name all columns, must
+    /// therefore be empty from before the first of them is written until the last one is.
+    pub fn widen(&mut self, index: Index, uuid: Uuid, copies: usize) {
+        while self.entries.len() <= usize::from(index.0) {
+            self.entries.push(Entry::EMPTY);
+        }
+        *self.entry_mut(index) = Entry {
+            uuid,
+            role: Some(copies as u16),
+            state: EntryState::Rebuilding,
+            ..Entry::EMPTY
+        };
+    }
+
     /// Takes a member out of service: its place in history is remembered, so that it is known
     /// when it comes back.
     pub fn mark_left(&mut self, index: Index) {

@@ -132,6 +132,10 @@ impl ScrubRecord {
 /// do without.
 pub const FEATURE_BOUNDED_START: u64 = 1;
 
+/// Incompatible feature: a mirror was given copies after its creation, and those do not rotate.
+/// The shape says so; it is no part of [`Superblock::features`].
+const FEATURE_WIDENED: u64 = 2;
+
 /// One member's superblock, checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Superblock {
@@ -167,7 +171,11 @@ impl Superblock {
         let g = &self.geometry;
         let mut w = Writer::default();
         w.bytes(&MAGIC).u32(VERSION).u32(0); // checksum, filled in below
-        w.u64(0).u64(0).u64(self.features); // compatible, read-only compatible, incompatible
+        let (features, rotating) = match g.shape.is_widened() {
+            true => (self.features | FEATURE_WIDENED, g.shape.rotating as u16),
+            false => (self.features, 0),
+        };
+        w.u64(0).u64(0).u64(features); // compatible, read-only compatible, incompatible
         w.bytes(&self.array.0).u64(self.key);
         w.u8(self.name.len() as u8)
             .bytes(self.name.as_bytes())
@@ -176,7 +184,7 @@ impl Superblock {
         w.u16(g.shape.columns as u16)
             .u16(g.shape.data as u16)
             .u16(g.shape.copies as u16);
-        w.u16(0).u32(g.shape.chunk_bytes);
+        w.u16(rotating).u32(g.shape.chunk_bytes);
         w.u64(g.ring_blocks)
             .u64(g.slots)
             .u64(g.stripes)
@@ -230,7 +238,7 @@ impl Superblock {
         let mut r = Reader::new(bytes);
         r.bytes(16)?;
         let (_compat, _read_only_compat, incompat) = (r.u64()?, r.u64()?, r.u64()?);
-        let unknown = incompat & !FEATURE_BOUNDED_START;
+        let unknown = incompat & !(FEATURE_BOUNDED_START | FEATURE_WIDENED);
         if unknown != 0 {
             let what = format!("features {unknown:#x}, written by a newer version");
             return Some(Err(SuperblockError::Unsupported(what)));
@@ -247,13 +255,18 @@ impl Superblock {
         r.u8()?;
         let lanes = r.u16()?;
         let (columns, data, copies) = (r.u16()?, r.u16()?, r.u16()?);
-        r.u16()?;
+        let rotating = match (r.u16()?, incompat & FEATURE_WIDENED != 0) {
+            (rotating, true) if rotating < columns => rotating,
+            (_, true) => return None,
+            (_, false) => columns,
+        };
         let chunk_bytes = r.u32()?;
         let shape = Shape {
             level,
             columns: columns.into(),
             data: data.into(),
             copies: copies.into(),
+            rotating: rotating.into(),
             chunk_bytes,
         };
         let geometry = Geometry {
@@ -296,7 +309,7 @@ impl Superblock {
             .map(|bytes| Counters::decode(&mut Reader::new(bytes), geometry.slots))
             .collect::<Option<Vec<_>>>()?;
         let superblock = Superblock {
-            features: incompat,
+            features: incompat & !FEATURE_WIDENED,
             array,
             name,
             key,
@@ -438,6 +451,31 @@ mod tests {
         let bytes = s.encode();
         assert_eq!(bytes.len(), SUPERBLOCK_BYTES);
         assert_eq!(Superblock::decode(&bytes), Ok(s));
+    }
+
+    #[test]
+    fn a_widened_mirror_is_known_by_a_feature_that_older_programs_refuse() {
+        let shape = Shape::new(Level::Raid1, 2, None, None, None).unwrap();
+        let mut s = example();
+        s.geometry = Geometry::plan(shape, 64 << 20, None).unwrap();
+        s.config.entries.truncate(2);
+        s.previous = s.config.clone();
+        let features = |s: &Superblock| s.encode()[32];
+        assert_eq!(u64::from(features(&s)), FEATURE_BOUNDED_START);
+        s.geometry = s.geometry.widened().unwrap();
+        assert_eq!(
+            u64::from(features(&s)),
+            FEATURE_BOUNDED_START | FEATURE_WIDENED
+        );
+        assert_eq!(Superblock::decode(&s.encode()).as_ref(), Ok(&s));
+        for rotating in [0, 1] {
+            s.geometry.shape.rotating = rotating;
+            let refused = Superblock::decode(&s.encode());
+            assert!(
+                matches!(refused, Err(SuperblockError::Damaged(_))),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

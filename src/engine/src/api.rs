@@ -279,6 +279,14 @@ pub enum Command {
         /// Also when it holds another array's superblock (the host checks for other data).
         force: bool,
     },
+    /// Make a mirror one of one more copy, on a new device. Clients wait meanwhile, as at a
+    /// restart; nothing is lost of what they have, at no moment.
+    AddCopy {
+        /// The device, already opened by the host.
+        device: Device,
+        /// As for `Add`.
+        force: bool,
+    },
     /// Copy a member's role onto a new device while the old one serves.
     Replace {
         /// The member to be replaced.

@@ -39,6 +39,26 @@ pub struct RoleMembers {
     pub filling: Option<Index>,
 }
 
+/// What an array has from the one that it is opened in place of, if there was one.
+#[derive(Clone)]
+pub struct Carried {
+    /// What may be read without asking: nothing yet.
+    pub view: Option<ReadView>,
+    /// What went to and came from the members.
+    pub traffic: Rc<Traffic>,
+}
+
+impl Carried {
+    /// There was none.
+    pub fn nothing(superblock: &Superblock, options: &OpenOptions) -> Carried {
+        let (geometry, key) = (superblock.geometry, superblock.key);
+        Carried {
+            view: ReadView::new(geometry, key, options.view_bytes_max),
+            traffic: Rc::default(),
+        }
+    }
+}
+
 /// Everything about one array. Shared by all tasks; nothing here is borrowed across an await.
 pub struct Array {
     /// The executor.
@@ -52,6 +72,9 @@ pub struct Array {
     pub kernels: &'static Kernels,
     /// Layout.
     pub geometry: Geometry,
+    /// The layout that superblocks tell of from now on, if that is another one; see
+    /// [`crate::widen`].
+    pub wider: Cell<Option<Geometry>>,
     /// Erasure code.
     pub code: Code,
     /// Seed of all checksums.
@@ -86,8 +109,10 @@ pub struct Array {
     pub suspended: RefCell<Option<String>>,
     /// Members that have no space.
     pub full: RefCell<BTreeSet<Index>>,
-    /// No more requests.
+    /// No more requests, no more work in the background.
     pub stopping: Cell<bool>,
+    /// The server must go: nobody waits for space any more.
+    pub ending: Cell<bool>,
     /// Requests are served.
     pub open: Cell<bool>,
     /// Held while an operator or a spare changes who is a member.
@@ -120,7 +145,7 @@ pub struct Array {
     /// Where the geometry puts everything, computed once.
     pub zones: Zones,
     /// What goes to and comes from the members.
-    pub traffic: Traffic,
+    pub traffic: Rc<Traffic>,
     /// Blocks are not checked when they are read: for measuring what checking costs.
     pub skip_verification: bool,
     /// What may be read without asking.
@@ -150,6 +175,7 @@ impl Array {
         port: Rc<Port>,
         pool: Pool,
         options: &OpenOptions,
+        carried: Carried,
     ) -> Rc<Array> {
         let geometry = superblock.geometry;
         let array = Rc::new_cyclic(|me| Array {
@@ -158,6 +184,7 @@ impl Array {
             port,
             kernels: Kernels::detect(),
             geometry,
+            wider: Cell::new(None),
             code: geometry.shape.code(),
             key: superblock.key,
             uuid: superblock.array,
@@ -176,6 +203,7 @@ impl Array {
             suspended: RefCell::default(),
             full: RefCell::default(),
             stopping: Cell::new(false),
+            ending: Cell::new(false),
             open: Cell::new(false),
             membership_lock: Lock::default(),
             former: RefCell::default(),
@@ -194,9 +222,9 @@ impl Array {
             lost: RefCell::default(),
             scrub: RefCell::new(Scrub::load(superblock)),
             zones: geometry.zones(),
-            traffic: Traffic::default(),
+            traffic: carried.traffic,
             skip_verification: options.skip_verification,
-            view: ReadView::new(geometry, superblock.key, options.view_bytes_max),
+            view: carried.view,
             journalled_blocks_max: match options.journalled_bytes_max {
                 0 => JOURNALLED_BYTES_DEFAULT,
                 bytes => bytes,

@@ -59,6 +59,19 @@ impl Balance {
 }
 
 impl Array {
+    /// How members are chosen now: what an array that is opened in place of this one begins with.
+    pub fn read_options(&self) -> ReadOptions {
+        let members = self.members.borrow();
+        let path = |m: &Member| m.device.path.clone();
+        let mostly = members.values().filter(|m| m.write_mostly);
+        ReadOptions {
+            balance: self.balance.policy.get(),
+            hedge_percent: self.hedges.percent(),
+            write_mostly: mostly.map(path).collect(),
+            weights: members.values().map(|m| (path(m), m.read_weight)).collect(),
+        }
+    }
+
     /// From which copy of a column, that is which column, and which member it is best read, none
     /// of `without`. None if there is no copy that should be read.
     pub fn copy_to_read(

@@ -1,6 +1,6 @@
 //! What operators ask of a running array.
 
-use crate::api::{Command, CommandError, Device, Event, MemberName, Mode};
+use crate::api::{Command, CommandError, Device, MemberName, Mode};
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::join::Joining;
@@ -41,11 +41,8 @@ impl Array {
         if let Command::Set(settings) = command {
             return self.set(settings, mode);
         }
-        let writes = !matches!(command, Command::Stop);
-        if self.read_only && writes && !(self.dry_run && mode == Mode::DryRun) {
-            return refused(
-                "the array is served read-only: stop it and serve it without --read-only".into(),
-            );
+        if !matches!(command, Command::Stop) {
+            self.check_changeable(mode)?;
         }
         if let Command::Clear { member } = command {
             return self.clear(member, mode).await;
@@ -56,12 +53,26 @@ impl Array {
             Command::Fail { member, force } => self.fail(&member, force, mode).await,
             Command::Remove { member, force } => self.remove(&member, force, mode).await,
             Command::Add { device, force } => self.add(device, force, mode).await,
+            Command::AddCopy { device, force } if mode == Mode::DryRun => {
+                self.would_add_copy(&device, force).await
+            }
+            Command::AddCopy { .. } => unreachable!("the engine opens the array anew for it"),
             Command::Replace { old, new, force } => self.replace(&old, new, force, mode).await,
             Command::Clear { .. } | Command::Scrub(_) | Command::Set(_) => {
                 unreachable!("they need no lock")
             }
             Command::Stop if mode == Mode::DryRun => Ok(self.would_stop()),
             Command::Stop => self.stop().await,
+        }
+    }
+
+    /// Whether commands may change anything.
+    pub fn check_changeable(&self, mode: Mode) -> Result<()> {
+        match self.read_only && !(self.dry_run && mode == Mode::DryRun) {
+            true => refused(
+                "the array is served read-only: stop it and serve it without --read-only".into(),
+            ),
+            false => Ok(()),
         }
     }
 
@@ -158,7 +169,7 @@ impl Array {
     }
 
     /// Reads what a new device holds and refuses what must not be overwritten.
-    async fn examine(&self, device: &Device, force: bool) -> Result<Option<Superblock>> {
+    pub async fn examine(&self, device: &Device, force: bool) -> Result<Option<Superblock>> {
         let needed = self.geometry.member_bytes();
         if device.size_bytes < needed {
             return Err(CommandError::Failed(format!(
@@ -279,7 +290,8 @@ impl Array {
         })
     }
 
-    fn check_open(&self) -> Result<()> {
+    /// Whether members may come and go now.
+    pub fn check_open(&self) -> Result<()> {
         match &*self.suspended.borrow() {
             Some(why) => Err(CommandError::Failed(why.clone())),
             None if self.stopping.get() => Err(CommandError::Failed(
@@ -308,7 +320,7 @@ impl Array {
     /// Removes superblocks of any array, so that none of them can be taken for a newer one.
     /// The newest goes last: an older one that a crash left behind would tell of a config that
     /// nobody remembers, and look like another side of the array.
-    async fn blank(&self, device: &Device, found: Option<&Superblock>) -> Result<()> {
+    pub async fn blank(&self, device: &Device, found: Option<&Superblock>) -> Result<()> {
         let newest = found.map(|s| Superblock::offsets(s.write, device.size_bytes));
         let is_newest = |r: &Range<u64>| newest.is_some_and(|n| n.contains(&r.start));
         let (last, first): (Vec<_>, Vec<_>) = copy_ranges(device.size_bytes)
@@ -333,13 +345,14 @@ impl Array {
     }
 
     /// A place in the member table for a new member.
-    fn free_index(&self) -> Result<Index> {
+    pub fn free_index(&self) -> Result<Index> {
         let index = self.config.borrow().clone().free_index();
         let full = "the member table is full: remove members that are gone with `uraid remove`";
         index.ok_or_else(|| CommandError::Refused(full.into()))
     }
 
-    fn new_member(&self, index: Index, device: Device) -> Uuid {
+    /// Gives a device an identity, and that place in the table.
+    pub fn new_member(&self, index: Index, device: Device) -> Uuid {
         let uuid = Uuid::from_random(self.nonce(), self.nonce());
         self.counters.borrow_mut()[usize::from(index.0)] = Default::default();
         self.scrub.borrow_mut().forget(index);
@@ -440,44 +453,5 @@ impl Array {
             Some(index) => format!("error counters of {} are zero", self.member_name(index)),
             None => "all error counters are zero".into(),
         })
-    }
-
-    /// Ends service: what is journalled goes in place, cursors are saved. The caller has stopped
-    /// giving requests and waited for those under way.
-    async fn stop(&self) -> Result<String> {
-        self.stopping.set(true);
-        self.ex.fire(&self.changed);
-        if !self.read_only && !self.is_suspended() && self.open.get() {
-            let filling: alloc::vec::Vec<Index> = self.rebuilds.borrow().keys().copied().collect();
-            for index in filling {
-                let stopped = || {
-                    self.rebuilds
-                        .borrow()
-                        .get(&index)
-                        .is_none_or(|p| !p.running)
-                };
-                self.ex.until(&self.changed, stopped).await;
-                self.save_cursor(index).await;
-            }
-            self.until_scrub_rests().await;
-            for lane in &self.lanes {
-                while self.has_work(lane) && !self.is_suspended() {
-                    self.checkpoint(lane).await;
-                }
-            }
-            // What found no more work may still be writing the last of it down.
-            for lane in &self.lanes {
-                drop(lane.checkpoint_lock.lock(&self.ex).await);
-            }
-            join_all(self.lanes.iter().map(|lane| self.close_journal(lane))).await;
-            self.save_counters().await;
-            // A change of config that waited behind this is not cut short either.
-            drop(self.config_lock.lock(&self.ex).await);
-        }
-        self.until_scrub_rests().await;
-        self.until_hedges_end().await;
-        self.settle_all_io().await;
-        self.event(Event::Stopped);
-        Ok("stopped".into())
     }
 }

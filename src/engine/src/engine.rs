@@ -10,6 +10,7 @@ use crate::latency::ReadTimes;
 use crate::mutants::{Mutant, active};
 use crate::open::Opening;
 use crate::port::Port;
+use crate::reopen::Reopening;
 use crate::status::Status;
 use crate::traffic::add;
 use crate::view::ReadView;
@@ -39,23 +40,30 @@ pub struct ExportInfo {
 }
 
 /// What tasks and the facade share.
-struct Shared {
-    array: RefCell<Option<Rc<Array>>>,
+pub(crate) struct Shared {
+    pub array: RefCell<Option<Rc<Array>>>,
     events: RefCell<VecDeque<Event>>,
     replies: RefCell<VecDeque<Reply>>,
-    outcomes: RefCell<VecDeque<Outcome>>,
+    pub outcomes: RefCell<VecDeque<Outcome>>,
     waiting: RefCell<VecDeque<(RequestId, Request)>>,
-    in_flight: Cell<usize>,
+    pub in_flight: Cell<usize>,
     in_flight_bytes: Cell<u64>,
     in_flight_bytes_max: u64,
-    request_ended: Signal,
+    pub request_ended: Signal,
+    /// Commands under way.
+    pub commands: Cell<usize>,
+    /// The array is closed and opened again.
+    pub reopening: Reopening,
 }
 
 /// One array, driven by a host.
 pub struct Engine {
-    executor: Executor,
-    port: Rc<Port>,
-    shared: Rc<Shared>,
+    pub(crate) executor: Executor,
+    pub(crate) port: Rc<Port>,
+    pub(crate) shared: Rc<Shared>,
+    /// How the array was opened.
+    pub(crate) options: OpenOptions,
+    pub(crate) pool: Pool,
 }
 
 impl Engine {
@@ -77,13 +85,16 @@ impl Engine {
             in_flight_bytes: Cell::new(0),
             in_flight_bytes_max: limit,
             request_ended: Signal::default(),
+            commands: Cell::new(0),
+            reopening: Reopening::default(),
         });
         let opening = Opening {
             devices,
-            options,
-            pool,
+            options: options.clone(),
+            pool: pool.clone(),
             ex: executor.clone(),
             port: port.clone(),
+            carried: None,
         };
         let result = shared.clone();
         executor.spawn(async move {
@@ -99,6 +110,8 @@ impl Engine {
             executor,
             port,
             shared,
+            options,
+            pool,
         }
     }
 
@@ -110,7 +123,7 @@ impl Engine {
     /// Runs until nothing can move.
     pub fn run(&mut self) {
         self.executor.run();
-        while self.admit() {
+        while self.admit() || self.reopen() {
             self.executor.run();
         }
     }
@@ -177,7 +190,9 @@ impl Engine {
 
     /// A device vanished or hangs: its member is taken out of service, and nobody waits for it.
     pub fn device_gone(&mut self, device: DeviceId, why: String) {
-        if let Some(array) = &*self.shared.array.borrow() {
+        // At rest nobody asks anything of it; what is opened next finds out by itself.
+        let in_use = self.shared.array.borrow().clone();
+        if let Some(array) = in_use.filter(|_| !self.shared.reopening.is_at_rest()) {
             let members = array.members.borrow();
             let index = members
                 .values()
@@ -220,6 +235,9 @@ impl Engine {
         let Some(array) = self.shared.array.borrow().clone() else {
             return false; // answered once the array is open
         };
+        if self.shared.reopening.has_begun() {
+            return false; // as well
+        }
         let mut any = false;
         loop {
             let shared = &self.shared;
@@ -269,9 +287,15 @@ impl Engine {
         self.start_command(id, command, Mode::DryRun);
     }
 
-    fn start_command(&mut self, id: CommandId, command: Command, mode: Mode) {
+    pub(crate) fn start_command(&mut self, id: CommandId, command: Command, mode: Mode) {
         let shared = self.shared.clone();
-        let Some(array) = shared.array.borrow().clone() else {
+        let array = shared.array.borrow().clone();
+        if let Some(array) = &array
+            && shared.reopening.has_begun()
+        {
+            return shared.reopening.defer(array, (id, command, mode));
+        }
+        let Some(array) = array else {
             let result = Err(CommandError::Failed(
                 "the array is not open yet: try again".into(),
             ));
@@ -281,14 +305,23 @@ impl Engine {
                 .push_back(Outcome { id, result });
             return;
         };
+        shared.commands.set(shared.commands.get() + 1);
         self.executor.spawn(async move {
-            if matches!(command, Command::Stop) && mode == Mode::Earnest {
-                array.stopping.set(true);
-                array.ex.fire(&array.changed);
-                let idle = || shared.in_flight.get() == 0 && shared.waiting.borrow().is_empty();
-                array.ex.until(&shared.request_ended, idle).await;
-            }
-            let result = array.command(command, mode).await;
+            let result = match (command, mode) {
+                (Command::AddCopy { device, force }, Mode::Earnest) => {
+                    shared.add_copy(&array, id, device, force).await
+                }
+                (Command::Stop, Mode::Earnest) => {
+                    array.stopping.set(true);
+                    array.ending.set(true);
+                    array.ex.fire(&array.changed);
+                    let idle = || shared.in_flight.get() == 0 && shared.waiting.borrow().is_empty();
+                    array.ex.until(&shared.request_ended, idle).await;
+                    array.command(Command::Stop, mode).await
+                }
+                (command, mode) => array.command(command, mode).await,
+            };
+            shared.commands.set(shared.commands.get() - 1);
             shared
                 .outcomes
                 .borrow_mut()

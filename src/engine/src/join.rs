@@ -131,9 +131,8 @@ impl Array {
         .map_err(String::from)
     }
 
-    /// Writes the zones that a member must have before it can take part: checkpoints and map.
+    /// Readies a member of the config to take part.
     async fn prepare(&self, index: Index) -> Result<(), IoError> {
-        let device = self.live_device(index).expect("it was just taken in");
         // A member that returns gives up its claim from the config it left, in which it was in
         // sync. Should it never learn that it was taken back, it would look like another side.
         {
@@ -141,6 +140,14 @@ impl Array {
             let (config, previous) = (self.config.borrow().clone(), self.previous.borrow().clone());
             self.write_superblock(index, &config, &previous).await?;
         }
+        self.write_zones(index, false).await
+    }
+
+    /// Writes the zones that a member must have before it can take part: checkpoints and map, of
+    /// which pages that nothing uses are known to be blank if `blanked` says so. The caller holds
+    /// the checkpoint locks of all lanes.
+    pub async fn write_zones(&self, index: Index, blanked: bool) -> Result<(), IoError> {
+        let device = self.live_device(index).ok_or(IoError::TimedOut)?;
         for lane in &self.lanes {
             let checkpoint = {
                 let journal = lane.journal.borrow();
@@ -172,22 +179,29 @@ impl Array {
                 .borrow_mut()
                 .records
                 .insert(index, (copy, checkpoint));
-            self.prepare_map(lane, device).await?;
+            self.write_map(lane, device, blanked).await?;
         }
         self.port.flush(device).done().await
     }
 
-    async fn prepare_map(&self, lane: &Lane, device: DeviceId) -> Result<(), IoError> {
+    /// Writes the map of a lane as it is, see [`Array::write_zones`].
+    pub async fn write_map(
+        &self,
+        lane: &Lane,
+        device: DeviceId,
+        blanked: bool,
+    ) -> Result<(), IoError> {
         let pages = self.geometry.map_pages();
         for first in (0..pages).step_by(PAGES_PER_READ as usize) {
             let some = first..pages.min(first + PAGES_PER_READ);
             let offset = self.geometry.map_page_offset(lane.id, first, 0);
             let len = (some.end - some.start) as usize * 2 * BLOCK_BYTES;
-            let there = self.port.read(device, offset, self.pool.take(len));
-            let there = there.filled().await?;
             let unused = |page| lane.map.borrow().is_unused(page);
-            if is_blank(&there) && some.clone().all(unused) {
-                continue;
+            if some.clone().all(unused) {
+                let there = || self.port.read(device, offset, self.pool.take(len));
+                if blanked || is_blank(&there().filled().await?) {
+                    continue;
+                }
             }
             let mut wanted = self.pool.zeroed(len);
             for (page, both) in some.zip(wanted.chunks_exact_mut(2 * BLOCK_BYTES)) {

@@ -193,13 +193,13 @@ impl Array {
                 {
                     // Not a dead disk: nothing is ejected, the write waits for space.
                     self.no_space(index, true);
-                    if self.stopping.get() {
+                    if self.ending.get() {
                         self.give_up_on_space();
                         return;
                     }
                     // A stop is told at once whether there is space by now.
                     let again = self.after(NO_SPACE_RETRY);
-                    let over = || self.is_suspended() || self.stopping.get();
+                    let over = || self.is_suspended() || self.ending.get();
                     self.ex.until_or(again, &self.changed, over).await;
                 }
                 Err(error) => return self.write_failed(index, error).await,

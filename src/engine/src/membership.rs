@@ -10,13 +10,11 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use uraid_core::codec::{Reader, Writer};
 use uraid_core::config::{Config, EntryState, Index};
 use uraid_core::events::EventKind;
 use uraid_core::geometry::Stripe;
 use uraid_core::pages::MapEntry;
 use uraid_core::superblock::{Counters, Superblock};
-use uraid_core::units::Uuid;
 
 /// How long a verdict waits for the peers' I/O: the same fault may be about to show on them.
 const SETTLE_MAX: Nanos = 2_000_000_000;
@@ -195,18 +193,30 @@ impl Array {
     ) -> Result<(), Unchanged> {
         let _held = self.config_lock.lock(&self.ex).await;
         let old = self.config.borrow().clone();
-        let mut floor = 0;
+        let (new, condemned) = self.write_next(&old, 0, change).await?;
+        self.enforce(new, old, &condemned);
+        Ok(())
+    }
+
+    /// Makes the config that follows `old`, above the epoch `floor`, and durable on all its
+    /// members; gives it, with the condemned that leave with it. The caller holds the config lock,
+    /// and puts it in force.
+    pub async fn write_next(
+        &self,
+        old: &Config,
+        mut floor: u64,
+        change: impl Fn(&mut Config) -> Result<(), String>,
+    ) -> Result<(Config, BTreeSet<Index>), Unchanged> {
         loop {
-            let Some(next) = self.next_config(&old, floor, &change) else {
+            let Some(next) = self.next_config(old, floor, &change) else {
                 self.suspend();
                 let why = self.suspended.borrow().clone().unwrap_or_default();
                 return Err(Unchanged::Suspended(why));
             };
             let (new, condemned) = next.map_err(Unchanged::Refused)?;
             floor = new.epoch;
-            if self.write_config(&new, &old).await {
-                self.enforce(new, old, &condemned);
-                return Ok(());
+            if self.write_config(&new, old).await {
+                return Ok((new, condemned));
             }
             if let Some(why) = self.suspended.borrow().clone() {
                 return Err(Unchanged::Suspended(why));
@@ -240,7 +250,11 @@ impl Array {
             return None;
         }
         let mut new = old.successor(floor, self.nonce());
-        condemned.iter().for_each(|i| new.mark_left(*i));
+        // One that fails while it is taken in has no place in the table yet.
+        let known = condemned
+            .iter()
+            .filter(|i| old.entry(**i).state != EntryState::Empty);
+        known.for_each(|i| new.mark_left(*i));
         let changed = change(&mut new);
         self.note_checkpoints(&mut new);
         Some(changed.map(|()| (new, condemned)))
@@ -327,7 +341,7 @@ impl Array {
             array: self.uuid,
             name: self.name.clone(),
             key: self.key,
-            geometry: self.geometry,
+            geometry: self.wider.get().unwrap_or(self.geometry),
             index,
             member,
             write,
@@ -351,9 +365,9 @@ impl Array {
                     break;
                 }
                 let again = self.after(NO_SPACE_RETRY);
-                let stopping = || self.stopping.get();
-                self.ex.until_or(again, &self.changed, stopping).await;
-                last_try = self.stopping.get();
+                let ending = || self.ending.get();
+                self.ex.until_or(again, &self.changed, ending).await;
+                last_try = self.ending.get();
                 let again = alloc::vec![bytes.clone()];
                 result = self.port.write(device, offset, again).done().await;
             }
@@ -447,13 +461,6 @@ impl Array {
         }
     }
 
-    /// A few bytes from which the next start on this host knows the last config served.
-    pub fn witness(&self) -> Vec<u8> {
-        let mut w = Writer::default();
-        w.bytes(&self.uuid.0).u64(self.config.borrow().nonce);
-        w.finish()
-    }
-
     /// Writes counters and cursors to all members.
     pub async fn save_counters(&self) {
         let _held = self.config_lock.lock(&self.ex).await;
@@ -485,10 +492,4 @@ impl Array {
             }
         });
     }
-}
-
-/// Reads what [`Array::witness`] wrote: the array and the nonce.
-pub fn read_witness(bytes: &[u8]) -> Option<(Uuid, u64)> {
-    let mut r = Reader::new(bytes);
-    Some((Uuid(r.bytes(16)?.try_into().ok()?), r.u64()?))
 }

@@ -3,13 +3,13 @@
 
 use crate::announce::{FoundCheckpoint, Outlook};
 use crate::api::{Device, DeviceId, Event, IoError, OpenOptions, Refusal};
-use crate::array::Array;
+use crate::array::{Array, Carried};
 use crate::executor::{Executor, join_all};
 use crate::members::{Member, describe};
-use crate::membership::read_witness;
 use crate::mutants::{Mutant, active};
 use crate::port::Port;
 use crate::rebuild::Progress;
+use crate::witness::read_witness;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::rc::Rc;
@@ -48,6 +48,8 @@ pub struct Opening {
     pub ex: Executor,
     /// I/O.
     pub port: Rc<Port>,
+    /// From the array that was open before, if one was.
+    pub carried: Option<Carried>,
 }
 
 impl Opening {
@@ -203,14 +205,19 @@ impl Opening {
             .expect("some are present");
         let read_only = self.options.read_only;
         let config = assembled.reference.clone();
-        let port = self.port.clone();
+        let superblock = Superblock {
+            geometry: assembled.geometry,
+            ..newest.superblock.clone()
+        };
+        let nothing = || Carried::nothing(&superblock, &self.options);
         let array = Array::new(
-            &newest.superblock,
+            &superblock,
             config,
             &self.ex,
-            port,
+            self.port.clone(),
             self.pool.clone(),
             &self.options,
+            self.carried.clone().unwrap_or_else(nothing),
         );
         for (index, c) in &by_index {
             let device = self.devices[c.device].clone();

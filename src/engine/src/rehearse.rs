@@ -94,6 +94,19 @@ impl Array {
         what + &overwritten(found)
     }
 
+    /// What one more copy on a device would come to.
+    pub fn would_widen(&self, path: &str, found: Option<&Superblock>) -> String {
+        let copies = self.geometry.shape.columns;
+        format!(
+            "{path} would be copy {} of {}: {} to copy; clients would wait for a moment, as at a \
+             restart; all {copies} copies would serve throughout{}",
+            copies + 1,
+            copies + 1,
+            self.rebuild_size(),
+            overwritten(found)
+        )
+    }
+
     /// What a stop would come to.
     pub fn would_stop(&self) -> String {
         let rebuilds = self.rebuilds.borrow();

@@ -182,6 +182,7 @@ fn add(path: &str, force: bool) -> Order {
     Order::Add(AddBody {
         path: path.to_string(),
         force,
+        copy: false,
     })
 }
 

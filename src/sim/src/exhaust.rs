@@ -7,35 +7,23 @@
 //! up to each step.
 
 use crate::array::create;
+use crate::bench::Bench;
 use crate::clients::Clients;
-use crate::disk::{Disk, Speed};
-use crate::host::{Host, Told, device};
+use crate::disk::{Breakdown, Disk};
 use crate::load::Draft;
 use crate::medium::{Fate, Medium};
 use crate::model::Crash;
 use crate::rng::Rng;
 use crate::scenario::{Layout, Limits, Scenario};
 use crate::stories::{Step, Story};
-use crate::trace::Trace;
 use crate::watch::Watch;
 use std::collections::{BTreeSet, VecDeque};
-use uraid_core::geometry::{Geometry, Slot};
-use uraid_engine::api::{
-    Command, CommandId, DeviceId, Event, MemberName, Nanos, OpenOptions, Request, RequestId,
-};
+use uraid_core::geometry::{Geometry, Level, Slot};
 
 /// Chunk of the tiny arrays: two rows.
 const CHUNK_BYTES: u32 = 8 << 10;
 /// Slots of each lane.
 const SLOTS: u64 = 8;
-/// All I/O takes the same time: what is reordered is up to the crashes.
-const SPEED: Speed = Speed {
-    least: 1000,
-    spread: 0,
-    flush: 1,
-};
-/// Virtual time in which a story must be told.
-const STUCK: Nanos = 600_000_000_000;
 
 /// How much is tried.
 #[derive(Clone, Copy, Debug)]
@@ -79,16 +67,6 @@ pub struct Tried {
 /// What becomes of a member's unflushed writes.
 type Fates = Vec<(u64, Fate)>;
 
-/// An array being driven.
-struct Bench {
-    host: Host,
-    disks: Vec<Disk>,
-    clients: Clients,
-    now: Nanos,
-    open: bool,
-    ordered: bool,
-}
-
 /// A story on a layout, ready to be told.
 pub struct Exhaust {
     layout: Layout,
@@ -115,129 +93,17 @@ fn scenario(layout: Layout, lanes: u16) -> Scenario {
     }
 }
 
-fn is_over(bench: &Bench) -> bool {
-    bench.open && !bench.ordered && bench.clients.in_flight() == 0
-}
-
-impl Bench {
-    fn open(media: Vec<Medium>, clients: Clients, watch: Watch, nonce: u64) -> Bench {
-        let disk = |medium| Disk::with_medium(medium, SPEED, Rng::new(1));
-        let disks: Vec<Disk> = media.into_iter().map(disk).collect();
-        let offered: Vec<_> = (0..disks.len()).map(|i| (DeviceId(i as u32), i)).collect();
-        // The operator's word: those who are lost do not come back.
-        let options = OpenOptions {
-            force: true,
-            nonce,
-            ..OpenOptions::default()
-        };
-        Bench {
-            host: Host::open(&offered, &disks, options, watch),
-            disks,
-            clients,
-            now: 0,
-            open: false,
-            ordered: false,
-        }
-    }
-
-    /// Tells a story. Whether it came to its end before the crash.
-    fn tell(&mut self, mut story: VecDeque<Step>) -> Result<bool, String> {
-        let mut idle_until = 0;
-        loop {
-            if self.now > STUCK {
-                return Err("stuck: the story does not end".into());
-            }
-            let mut trace = Trace::default();
-            let Some(told) = self.host.pump(self.now, &mut self.disks, &mut trace)? else {
-                return Ok(false);
-            };
-            let idle = told.is_empty();
-            for one in told {
-                self.hear(one)?;
-            }
-            if !idle {
-                continue;
-            }
-            if is_over(self) && self.now >= idle_until {
-                match story.pop_front() {
-                    None => return Ok(true),
-                    Some(Step::Idle(nanos)) => idle_until = self.now + nanos,
-                    Some(step) => self.begin(step),
-                }
-                continue;
-            }
-            let next = self.host.next_time(&self.disks);
-            let waits = is_over(self).then_some(idle_until);
-            match next.into_iter().chain(waits).min() {
-                Some(next) => self.now = next.max(self.now),
-                None => return Err("stuck: nothing is in flight".into()),
-            }
-        }
-    }
-
-    fn hear(&mut self, told: Told) -> Result<(), String> {
-        match told {
-            Told::Reply(reply) => self.clients.answer(reply, false).map(|_| ()),
-            Told::Event(Event::Opened { .. }) => {
-                self.open = true;
-                Ok(())
-            }
-            Told::Event(Event::Refused(refusal)) => {
-                Err(format!("the start was refused: {}", refusal.text))
-            }
-            Told::Event(Event::Released(device)) => {
-                self.host.detach(device);
-                Ok(())
-            }
-            Told::Event(_) => Ok(()),
-            Told::Outcome(outcome) => {
-                self.ordered = false;
-                outcome.result.map(|_| ()).map_err(|e| format!("{e:?}"))
-            }
-        }
-    }
-
-    fn begin(&mut self, step: Step) {
-        match step {
-            Step::Ask(drafts) => drafts.into_iter().for_each(|draft| self.ask(draft)),
-            Step::Replace(role) => {
-                let medium = Medium::new(self.disks[0].medium().len());
-                self.disks
-                    .push(Disk::with_medium(medium, SPEED, Rng::new(2)));
-                let disk = self.disks.len() - 1;
-                let id = DeviceId(disk as u32);
-                self.host.attach(id, disk);
-                let command = Command::Replace {
-                    old: MemberName::Slot(role),
-                    new: device(id, disk, &self.disks),
-                    force: false,
-                };
-                self.order(command);
-            }
-            Step::Stop => self.order(Command::Stop),
-            Step::Idle(_) => unreachable!("the caller waits"),
-        }
-    }
-
-    fn order(&mut self, command: Command) {
-        self.ordered = true;
-        self.host.engine.command(CommandId(1), command);
-    }
-
-    fn ask(&mut self, draft: Draft) {
-        let asked = self.clients.ask(self.now, draft);
-        let (id, request): (RequestId, Request) = asked.expect("stories do not merge");
-        self.host.engine.request(id, request);
-    }
-}
-
 impl Exhaust {
     /// All layouts with all stories that they can tell.
     pub fn all(layouts: &[Layout]) -> impl Iterator<Item = (Layout, Story)> {
         let of = |layout: &Layout| {
             let layout = *layout;
             // Nobody can be replaced where nobody can be missed.
-            let tells = move |s: &Story| layout.redundancy > 0 || s.name != "replace";
+            let tells = move |s: &Story| match s.name {
+                "replace" => layout.redundancy > 0,
+                "add-copy" => layout.level == Level::Raid1,
+                _ => true,
+            };
             Story::ALL
                 .into_iter()
                 .filter(tells)
@@ -319,6 +185,32 @@ impl Exhaust {
                         })?;
                 }
             }
+        }
+        unreachable!("every story ends")
+    }
+
+    /// Has one disk break, at each step of the story in turn, and reads everything: while it is
+    /// served, and after a crash from the other members. Gives the number of steps.
+    pub fn run_broken(mut self, disk: usize, how: Breakdown) -> Result<u64, String> {
+        for at in 0.. {
+            let (media, clients) = (self.media.clone(), self.clients.clone());
+            let mut bench = self.bench(media, clients);
+            (bench.breaks, bench.forgiving) = (Some((at, disk, how)), true);
+            let told = bench.tell(self.steps()).and_then(|_| {
+                let over = bench.breaks.is_some();
+                bench.tell([self.read()].into()).map(|_| over)
+            });
+            let context =
+                |what| format!("{what}\n  disk {disk} broke ({how:?}) at step {at} of the story");
+            if told.map_err(context)? {
+                return Ok(at);
+            }
+            let mut clients = bench.clients;
+            clients.crash(Crash::Kill);
+            let left = bench.disks.into_iter().filter(|disk| !disk.is_broken());
+            let media = left.map(Disk::drop_dead).collect();
+            let mut again = self.bench(media, clients);
+            again.tell([self.read()].into()).map_err(context)?;
         }
         unreachable!("every story ends")
     }

@@ -6,6 +6,7 @@ use crate::trace::{Trace, short};
 use crate::watch::Watch;
 use std::collections::{BTreeMap, BTreeSet};
 use uraid_buffer::Pool;
+use uraid_core::geometry::{Geometry, Level};
 use uraid_engine::Engine;
 use uraid_engine::api::{
     Device, DeviceId, Event, IoKind, Nanos, OpenOptions, Outcome, Reply, Request, RequestId,
@@ -31,6 +32,8 @@ pub struct Host {
     pub engine: Engine,
     aside: Aside,
     watch: Watch,
+    /// The layout at creation.
+    narrow: Geometry,
     devices: BTreeMap<DeviceId, usize>,
     given_up: BTreeSet<DeviceId>,
     /// I/O to be started or completed before the crash.
@@ -52,6 +55,7 @@ impl Host {
         Host {
             engine: Engine::open(devices, options, Pool::heap()),
             aside: Aside::default(),
+            narrow: watch.geometry,
             watch,
             devices: offered.iter().copied().collect(),
             given_up: BTreeSet::new(),
@@ -92,6 +96,13 @@ impl Host {
     pub fn leave(&mut self, device: DeviceId, disks: &mut [Disk]) {
         if let Some(disk) = self.disk_of(device) {
             self.aside.leave(&mut self.engine, device, &mut disks[disk]);
+        }
+    }
+
+    /// Nobody reads from any device: what is under way is left to the engine.
+    pub fn leave_all(&mut self, disks: &mut [Disk]) {
+        for device in self.devices.keys().copied().collect::<Vec<_>>() {
+            self.leave(device, disks);
         }
     }
 
@@ -212,7 +223,33 @@ impl Host {
         while let Some(outcome) = self.engine.next_outcome() {
             told.push(Told::Outcome(outcome));
         }
+        let may_widen =
+            |t: &Told| matches!(t, Told::Outcome(_) | Told::Event(Event::Opened { .. }));
+        if told.iter().any(may_widen) {
+            self.look_at_width();
+        }
         told
+    }
+
+    /// The layout, as the engine has told it last.
+    pub fn geometry(&self) -> Geometry {
+        self.watch.geometry
+    }
+
+    /// A mirror may have been given one more copy, or have none of it after a crash.
+    fn look_at_width(&mut self) {
+        let narrow = self.narrow;
+        let Some(status) = self.engine.status() else {
+            return;
+        };
+        if narrow.shape.level != Level::Raid1 {
+            return;
+        }
+        let copies = usize::from(status.parity) + 1;
+        self.watch.geometry = match copies == narrow.shape.copies {
+            true => narrow,
+            false => narrow.widened().expect("only mirrors widen, and once"),
+        };
     }
 
     /// When something happens next, if nothing is asked meanwhile.

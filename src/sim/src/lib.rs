@@ -12,6 +12,7 @@
 
 pub mod array;
 mod aside;
+mod bench;
 pub mod clients;
 pub mod content;
 pub mod counts;

@@ -1,6 +1,6 @@
 //! Short stories for exhaustive crashes: one small write; small writes side by side in a row and
 //! in two stripes; a new place for a stripe, and rows after it; a stripe emptied; a member being
-//! filled meanwhile; two journals.
+//! filled meanwhile; one more copy; two journals.
 
 use crate::load::{Draft, DraftKind};
 use uraid_engine::api::Nanos;
@@ -16,6 +16,8 @@ pub enum Step {
     Ask(Vec<Draft>),
     /// A blank disk replaces the holder of a role.
     Replace(u16),
+    /// A blank disk becomes one more copy of a mirror.
+    AddCopy,
     /// Nothing is asked for so long.
     Idle(Nanos),
     /// The server stops.
@@ -85,7 +87,7 @@ impl std::str::FromStr for Story {
 
 impl Story {
     /// All of them.
-    pub const ALL: [Story; 8] = [
+    pub const ALL: [Story; 9] = [
         Story::new("small", 1, |_, _| {
             vec![
                 Step::Ask(vec![small(0)]),
@@ -142,6 +144,16 @@ impl Story {
             vec![
                 Step::Ask(vec![small(0)]),
                 Step::Replace(0),
+                Step::Ask(vec![small(0), small(stripe)]),
+                Step::Ask(vec![Draft::write(0, stripe)]),
+                flush(),
+                Step::Idle(REST),
+            ]
+        }),
+        Story::new("add-copy", 1, |stripe, _| {
+            vec![
+                Step::Ask(vec![small(0), Draft::write(stripe, stripe)]),
+                Step::AddCopy,
                 Step::Ask(vec![small(0), small(stripe)]),
                 Step::Ask(vec![Draft::write(0, stripe)]),
                 flush(),

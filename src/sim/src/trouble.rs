@@ -57,6 +57,8 @@ impl World {
     /// Asks the server to stop; it is started again once it has.
     pub(crate) fn stop(&mut self) {
         self.phase = Phase::Stopping;
+        // As a server does: its other threads are idle before the engine is told.
+        self.host.leave_all(&mut self.disks);
         self.command(Command::Stop, "stop".into(), [].into(), None);
     }
 
@@ -359,6 +361,15 @@ impl World {
                     force: false,
                 };
                 let what = format!("replace slot {role} by {}", path_of(disk));
+                self.command(command, what, [].into(), Some(id));
+            }
+            2 if self.may_widen() && self.rng.chance(0.5) => {
+                let (id, disk) = self.fresh_disk();
+                let command = Command::AddCopy {
+                    device: device(id, disk, &self.disks),
+                    force: false,
+                };
+                let what = format!("add {} as one more copy", path_of(disk));
                 self.command(command, what, [].into(), Some(id));
             }
             2 => {

@@ -15,7 +15,7 @@ use crate::scenario::{Fault, Scenario};
 use crate::trace::{Trace, short};
 use crate::watch::Watch;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use uraid_core::geometry::Geometry;
+use uraid_core::geometry::{Geometry, Level};
 use uraid_core::superblock::Superblock;
 use uraid_engine::api::{
     CommandId, DeviceId, Event, Nanos, OpenOptions, Outcome, Request, RequestId,
@@ -62,7 +62,9 @@ pub struct World {
     pub(crate) trace: Trace,
     pub(crate) now: Nanos,
     turns: u64,
+    /// As it is; a mirror may be given one more copy.
     pub(crate) geometry: Geometry,
+    created: Geometry,
     pub(crate) key: u64,
     pub(crate) disks: Vec<Disk>,
     pub(crate) host: Host,
@@ -133,6 +135,7 @@ impl World {
             now: 0,
             turns: 0,
             geometry,
+            created: geometry,
             key: array.key,
             next_device: disks.len() as u32,
             disks,
@@ -222,7 +225,10 @@ impl World {
     fn hear_event(&mut self, event: Event) -> Result<(), String> {
         self.say(|| short(&event));
         match event {
-            Event::Opened { .. } => self.opened(),
+            Event::Opened { .. } => {
+                self.geometry = self.host.geometry();
+                self.opened();
+            }
             Event::Refused(refusal) => return self.refused(refusal),
             Event::Released(device) => self.release(device)?,
             Event::Witness(witness) => self.witness = Some(witness),
@@ -234,6 +240,10 @@ impl World {
 
     fn hear_outcome(&mut self, outcome: Outcome) -> Result<(), String> {
         self.say(|| short(&outcome));
+        if self.geometry != self.host.geometry() {
+            self.geometry = self.host.geometry();
+            self.look_at_roles();
+        }
         let ordered = self
             .ordered
             .remove(&outcome.id)
@@ -377,9 +387,14 @@ impl World {
 
     pub(crate) fn watch(&self) -> Watch {
         Watch {
-            geometry: self.geometry,
+            geometry: self.created,
             key: self.key,
         }
+    }
+
+    /// Whether the array is one that can be given one more copy, and was not.
+    pub(crate) fn may_widen(&self) -> bool {
+        self.scenario.layout.level == Level::Raid1 && self.geometry == self.created
     }
 
     pub(crate) fn new_device(&mut self) -> DeviceId {

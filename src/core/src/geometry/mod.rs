@@ -186,6 +186,42 @@ impl Geometry {
         }
     }
 
+    /// The layout of a mirror with one more copy. All that its members hold stays valid.
+    ///
+    /// # Errors
+    /// It is no mirror, or its members have no room for the sums of one more; the text says which.
+    pub fn widened(&self) -> Result<Geometry, String> {
+        let shape = self.shape;
+        let copies = shape.columns + 1;
+        if shape.level != Level::Raid1 {
+            return Err(alloc::format!(
+                "level {} cannot be given one more copy: only raid1 can",
+                shape.level
+            ));
+        }
+        let wide = self.with_copies(copies);
+        let fits = self.is_same_but_for_copies(&wide) && wide.check().is_ok();
+        fits.then_some(wide).ok_or_else(|| {
+            alloc::format!(
+                "members of this array have room for {} copies and no more: create an array of \
+                 {copies} and copy the data",
+                shape.columns
+            )
+        })
+    }
+
+    fn with_copies(&self, copies: usize) -> Geometry {
+        let shape = self.shape.with_copies(copies);
+        Geometry { shape, ..*self }
+    }
+
+    /// Whether two layouts differ by nothing, or by copies that a mirror was given later: then
+    /// what a member holds is valid under both, if its journals are empty.
+    pub fn is_same_but_for_copies(&self, other: &Geometry) -> bool {
+        self.with_copies(other.shape.columns) == *other
+            && self.checksum_page_header() == other.checksum_page_header()
+    }
+
     /// Map pages of one lane.
     pub fn map_pages(&self) -> u64 {
         (self.stripes / u64::from(self.lanes)).div_ceil(MAP_ENTRIES_PER_PAGE)
@@ -395,6 +431,47 @@ mod tests {
                 let (page, offset) = g.group_place(Slot(g.slots - 1), shape.rows() - 1);
                 assert!(page < g.checksum_pages() && offset + g.group_bytes() <= 4096);
             }
+        }
+    }
+
+    #[test]
+    fn a_mirror_with_one_more_copy_keeps_everything_where_it_is() {
+        for n in 2..20 {
+            let shape = Shape::new(Level::Raid1, n, None, None, None).unwrap();
+            let g = Geometry::plan(shape, 64 << 20, None).unwrap();
+            let Ok(wide) = g.widened() else {
+                // The next number of copies has no room in the header of checksum pages.
+                assert!(n % 4 == 0, "{n} copies");
+                continue;
+            };
+            assert!(n % 4 != 0, "{n} copies");
+            wide.check().unwrap();
+            assert!(wide.shape.is_widened() && !g.shape.is_widened());
+            assert_eq!((wide.shape.columns, wide.shape.copies), (n + 1, n + 1));
+            assert_eq!(wide.zones(), g.zones());
+            for slot in (0..40).map(Slot) {
+                for row in 0..shape.rows() {
+                    assert_eq!(wide.group_place(slot, row), g.group_place(slot, row));
+                }
+                for role in 0..n {
+                    let column = g.shape.column_of(slot, role);
+                    assert_eq!(wide.shape.column_of(slot, role), column);
+                    assert_eq!(wide.shape.role_of(slot, column), role);
+                }
+                assert_eq!(wide.shape.column_of(slot, n), n);
+                assert_eq!(wide.shape.role_of(slot, n), n);
+            }
+            assert!(g.is_same_but_for_copies(&wide) && wide.is_same_but_for_copies(&g));
+            let slots = g.slots - u64::from(g.lanes);
+            assert!(!g.is_same_but_for_copies(&Geometry { slots, ..wide }));
+            // One that began with all of its copies rotates them all.
+            let begun = Shape::new(Level::Raid1, n + 1, None, None, None).unwrap();
+            let begun = Geometry { shape: begun, ..g };
+            assert!(!g.is_same_but_for_copies(&begun) && !wide.is_same_but_for_copies(&begun));
+        }
+        for shape in shapes().into_iter().filter(|s| s.level != Level::Raid1) {
+            let g = Geometry::plan(shape, 1 << 30, None).unwrap();
+            assert!(g.widened().unwrap_err().contains("only raid1"));
         }
     }
 

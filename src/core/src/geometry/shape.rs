@@ -2,7 +2,8 @@
 //!
 //! Roles rotate over the members by slot, left-symmetric as Linux md does it: with `n` members
 //! the first parity column of slot `s` is on member `P = n-1 - s mod n`, further parities follow,
-//! then the data columns, all modulo `n`.
+//! then the data columns, all modulo `n`. A copy that a mirror was given later stands still: its
+//! column is its role. So the others keep theirs, and with them the checksums of all blocks.
 
 use super::Slot;
 use crate::units::BLOCK;
@@ -101,6 +102,8 @@ pub struct Shape {
     pub data: usize,
     /// Copies of each block (raid1, raid10), else 1.
     pub copies: usize,
+    /// Columns whose roles rotate: all that there were at creation.
+    pub rotating: usize,
     /// Bytes of a stripe on one member.
     pub chunk_bytes: u32,
 }
@@ -146,6 +149,7 @@ impl Shape {
             columns: members,
             data,
             copies,
+            rotating: members,
             chunk_bytes,
         };
         shape.check_options(parity)?;
@@ -205,6 +209,10 @@ impl Shape {
     fn is_consistent(&self) -> bool {
         let (columns, data, copies) = (self.columns, self.data, self.copies);
         let parities = columns.checked_sub(data);
+        let widened = self.level == Level::Raid1 && (2..columns).contains(&self.rotating);
+        if self.rotating != columns && !widened {
+            return false;
+        }
         match self.level {
             Level::Raid0 => parities == Some(0) && copies == 1,
             Level::Raid1 => data == 1 && copies == columns,
@@ -212,6 +220,23 @@ impl Shape {
             Level::Raid5 => parities == Some(1) && copies == 1,
             Level::Raid6 => parities == Some(2) && copies == 1,
             Level::Rs => parities.is_some_and(|p| (1..=PARITY_MAX).contains(&p)) && copies == 1,
+        }
+    }
+
+    /// Whether it was given further copies after its creation.
+    pub fn is_widened(&self) -> bool {
+        self.rotating < self.columns
+    }
+
+    /// A mirror of so many copies that rotates as this one does; other shapes stay what they are.
+    pub(super) fn with_copies(self, copies: usize) -> Shape {
+        match self.level {
+            Level::Raid1 => Shape {
+                columns: copies,
+                copies,
+                ..self
+            },
+            _ => self,
         }
     }
 
@@ -245,7 +270,10 @@ impl Shape {
 
     /// The role (position among the members) that holds `column` of `slot`.
     pub fn role_of(&self, slot: Slot, column: usize) -> usize {
-        let n = self.columns;
+        let n = self.rotating;
+        if column >= n {
+            return column;
+        }
         let first_parity = n - 1 - (slot.0 % n as u64) as usize;
         let step = if column < self.data {
             n - self.data + column
@@ -257,7 +285,10 @@ impl Shape {
 
     /// The column of `slot` that is on `role`.
     pub fn column_of(&self, slot: Slot, role: usize) -> usize {
-        let n = self.columns;
+        let n = self.rotating;
+        if role >= n {
+            return role;
+        }
         let first_parity = n - 1 - (slot.0 % n as u64) as usize;
         let step = (role + n - first_parity) % n;
         let parities = n - self.data;
