@@ -252,6 +252,124 @@ fn what_cannot_be_given_one_more_copy_is_refused_and_stays_as_it_is() {
     array.assert_intact();
 }
 
+fn remove_copy(array: &Array, options: &[&str]) -> Ran {
+    let words = ["--copy"].iter().chain(options).map(Path::new);
+    array.run("remove", &words.collect::<Vec<_>>())
+}
+
+fn assert_two_way(array: &Array) {
+    let status = array.status();
+    assert_eq!(
+        (&status["state"], &status["redundancy_left"]),
+        (&"optimal".into(), &1.into())
+    );
+    assert_eq!(status["members"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_copy_that_was_added_can_be_given_up_under_load_and_added_again() {
+    let mut array = Array::new("--level raid1", 2);
+    let new = array.blank("new");
+    add_copy(&array, &["--wait"], &new).succeeded();
+    array.rewrite(5, 700, 2);
+    let path = new.to_str().expect("UTF-8");
+    remove_copy(&array, &["--dry-run"]).succeeded().tells(&[
+        path,
+        "would have 2 copies",
+        "clients would wait",
+    ]);
+    assert_eq!(array.status()["redundancy_left"], 2);
+
+    let stop = AtomicBool::new(false);
+    let versions = thread::scope(|scope| {
+        let (client, stop) = (array.server.connect(), &stop);
+        let writer = scope.spawn(move || work(client, 0, stop));
+        let ran = remove_copy(&array, &[]);
+        stop.store(true, Ordering::Release);
+        let versions = writer.join().expect("no wrong byte");
+        ran.succeeded()
+            .tells(&["2 copies now", path, "no longer a member"]);
+        versions
+    });
+    assert_two_way(&array);
+    assert!(array.server.log().contains("clients waited for"));
+    remove_copy(&array, &[])
+        .exits(REFUSED)
+        .says(&["began with 2 copies"]);
+
+    // Its members hold what an array that was never widened does, and who left has no say.
+    let mut all = array.members.clone();
+    all.push(new.clone());
+    array.restart_on(&all);
+    assert_two_way(&array);
+    array.assert_intact();
+    add_copy(&array, &["--wait"], &new)
+        .succeeded()
+        .tells(&["copy 3 of 3"]);
+    for slot in ["0", "1"] {
+        array.run("fail", &[Path::new(slot)]).succeeded();
+    }
+    array.assert_intact();
+    let mut client = array.server.connect();
+    let written = (FIRST_BLOCK..FIRST_BLOCK + BLOCKS_EACH).step_by(5);
+    written.for_each(|n| assert_holds(&mut client, n, FIRST_BLOCK, &versions));
+}
+
+#[test]
+fn who_has_lost_the_third_copy_can_live_with_two() {
+    let mut array = Array::new("--level raid1", 2);
+    let new = array.blank("new");
+    add_copy(&array, &["--wait"], &new).succeeded();
+    array.run("fail", &[Path::new("0")]).succeeded();
+    remove_copy(&array, &[])
+        .exits(REFUSED)
+        .says(&["must be whole but for its last copy", "member 0 is missing"]);
+    array.run("add", &[&array.members[0]]).succeeded();
+    array.server.wait_state(&array.sandbox, "optimal");
+
+    array
+        .run("fail", &[Path::new("2")])
+        .succeeded()
+        .tells(&["`uraid remove --copy`"]);
+    assert_eq!(array.status()["state"], "degraded");
+    remove_copy(&array, &[])
+        .succeeded()
+        .tells(&["2 copies now"]);
+    assert_two_way(&array);
+    array.rewrite(0, 300, 2);
+    array.restart_killed();
+    assert_two_way(&array);
+    array.assert_intact();
+}
+
+#[test]
+fn copies_that_an_array_began_with_stay() {
+    let array = Array::new("--level raid1", 3);
+    remove_copy(&array, &[])
+        .exits(REFUSED)
+        .says(&["began with 3 copies", "create"]);
+    let raid10 = Array::new("--level raid10", 4);
+    remove_copy(&raid10, &[])
+        .exits(REFUSED)
+        .says(&["only raid1"]);
+    assert_eq!(array.status()["state"], "optimal");
+}
+
+#[test]
+fn a_spare_is_removed_before_it_becomes_a_copy() {
+    let array = Array::new("--level raid1", 2);
+    let spare = array.blank("spare");
+    array.run("add", &[&spare]).succeeded().tells(&["spare"]);
+    add_copy(&array, &[], &spare)
+        .exits(REFUSED)
+        .says(&["is spare", "`uraid remove` it first"]);
+    array.run("remove", &[&spare]).succeeded();
+    add_copy(&array, &["--wait"], &spare)
+        .succeeded()
+        .tells(&["copy 3 of 3"]);
+    assert_eq!(array.status()["redundancy_left"], 2);
+}
+
 fn read_all(paths: &[PathBuf]) -> Vec<Vec<u8>> {
     paths.iter().map(|p| fs::read(p).expect("read")).collect()
 }

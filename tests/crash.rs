@@ -130,6 +130,21 @@ impl Crasher {
         self.write_and_kill_within(server, run_for);
     }
 
+    /// Has a command begin, and kills the server under load a little later.
+    fn kill_during(
+        &mut self,
+        server: Server,
+        words: &[&str],
+        path: Option<&Path>,
+        after: Duration,
+    ) {
+        let mut command = self.sandbox.uraid_command();
+        command.args(words).arg("--control").arg(&server.control);
+        let mut command = command.args(path).spawn().expect("uraid");
+        self.write_and_kill_within(server, after);
+        command.wait().expect("it ends");
+    }
+
     fn write_and_kill_within(&mut self, server: Server, run_for: Duration) {
         let version = self.version;
         self.version += 1 << 20; // versions never come twice
@@ -309,26 +324,28 @@ fn kill9_while_a_mirror_is_given_one_more_copy_loses_no_answered_write() {
         crasher.assert_nothing_lost(&server);
         let new = crasher.sandbox.file("new", 64 * MIB);
         crasher.members.push(new.clone());
+        let with_spare = kill % 2 == 1;
+        if with_spare {
+            let spare = crasher.sandbox.file("spare", 64 * MIB);
+            server.uraid(&crasher.sandbox, "add", [&spare]).succeeded();
+            crasher.members.push(spare);
+        }
         let after = Duration::from_micros(crasher.random.below(100_000));
-        let mut add = crasher.sandbox.uraid_command();
-        add.args(["add", "--copy", "--control"])
-            .arg(&server.control);
-        let mut add = add.arg(&new).spawn().expect("uraid add");
-        crasher.write_and_kill_within(server, after);
-        add.wait().expect("it ends");
+        crasher.kill_during(server, &["add", "--copy"], Some(&new), after);
 
         let server = crasher.sandbox.serve(&crasher.members);
         crasher.assert_nothing_lost(&server);
         let status = server.status(&crasher.sandbox);
         let widened = status["parity"] == 2;
-        println!("kill {kill}, after {after:?}: widened {widened}");
+        println!("kill {kill}, after {after:?}: widened {widened}, with spare {with_spare}");
         was_widened += u32::from(widened);
         if !widened {
             assert_eq!(status["state"], "optimal");
             let again = server.uraid(&crasher.sandbox, "add", [Path::new("--copy"), &new]);
             again.succeeded();
         } else if status["state"] == "degraded" {
-            // The new device was not told of it.
+            // The new device was not told of it, and no spare takes over.
+            assert!(!with_spare, "{status:#}");
             server.uraid(&crasher.sandbox, "add", [&new]).succeeded();
         }
         crasher.write_and_kill(server);
@@ -340,6 +357,46 @@ fn kill9_while_a_mirror_is_given_one_more_copy_loses_no_answered_write() {
         crasher.assert_nothing_lost(&server);
     }
     println!("{was_widened} of {kills} kills came after the copy was taken in");
+}
+
+#[test]
+fn kill9_while_a_mirror_gives_up_a_copy_loses_no_answered_write() {
+    let given = std::env::var("URAID_TEST_KILLS").ok();
+    let kills = given.map_or(5, |n| n.parse().expect("URAID_TEST_KILLS: a number"));
+    for kill in 0..kills {
+        let mut crasher = Crasher::new("--level raid1", 2);
+        let server = crasher.sandbox.serve(&crasher.members);
+        crasher.write_and_kill(server);
+        let server = crasher.sandbox.serve(&crasher.members);
+        crasher.assert_nothing_lost(&server);
+        let new = crasher.sandbox.file("new", 64 * MIB);
+        let words = [Path::new("--copy"), Path::new("--wait"), &new];
+        server.uraid(&crasher.sandbox, "add", words).succeeded();
+        crasher.members.push(new);
+        let after = Duration::from_micros(crasher.random.below(50_000));
+        crasher.kill_during(server, &["remove", "--copy"], None, after);
+
+        let server = crasher.sandbox.serve(&crasher.members);
+        crasher.assert_nothing_lost(&server);
+        let status = server.status(&crasher.sandbox);
+        let (copies, state) = (&status["parity"], &status["state"]);
+        println!("kill {kill}, after {after:?}: copies 1+{copies}, {state}");
+        if copies == 2 {
+            // It has left already, or not.
+            let again = server.uraid(&crasher.sandbox, "remove", ["--copy"]);
+            again.succeeded();
+        }
+        crasher.write_and_kill(server);
+        crasher.members.truncate(2);
+        let server = crasher.sandbox.serve(&crasher.members);
+        let status = server.status(&crasher.sandbox);
+        assert_eq!(
+            (&status["state"], &status["parity"]),
+            (&"optimal".into(), &1.into())
+        );
+        server.uraid(&crasher.sandbox, "fail", ["0"]).succeeded();
+        crasher.assert_nothing_lost(&server);
+    }
 }
 
 // ---- every layout, and kills during recovery ----

@@ -239,7 +239,11 @@ pub struct FailArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Example:
-  uraid remove --name demo /srv/members/c.img")]
+  uraid remove --name demo /srv/members/c.img
+
+With --copy a mirror has one copy less: of three-way it becomes two-way. It is the copy that it was
+given last with `uraid add --copy`, and its member leaves, if it is there; all others must be in
+service. Clients wait for a moment.")]
 pub struct RemoveArgs {
     #[command(flatten)]
     pub server: ServerArgs,
@@ -250,8 +254,12 @@ pub struct RemoveArgs {
     /// Also when it is in service
     #[arg(long)]
     pub force: bool,
+    /// Give up the copy that the mirror (raid1) was given last
+    #[arg(long, conflicts_with = "force")]
+    pub copy: bool,
     /// Path, slot number or UUID
-    pub member: String,
+    #[arg(required_unless_present = "copy", conflicts_with = "copy")]
+    pub member: Option<String>,
 }
 
 /// `uraid add`.

@@ -39,12 +39,15 @@ pub fn fail(args: &FailArgs, output: Output) -> Result<(), Failure> {
 
 /// `uraid remove`.
 pub fn remove(args: &RemoveArgs, output: Output) -> Result<(), Failure> {
-    let body = MemberBody {
-        member: member(&args.member),
-        force: args.force,
+    let order = match &args.member {
+        Some(name) => Order::Remove(MemberBody {
+            member: member(name),
+            force: args.force,
+        }),
+        // --copy
+        None => Order::RemoveCopy(EmptyBody {}),
     };
-    let (wait, dry_run) = (args.wait, args.dry_run);
-    carry_out(&args.server, (wait, dry_run), &Order::Remove(body), output)
+    carry_out(&args.server, (args.wait, args.dry_run), &order, output)
 }
 
 /// `uraid add`.

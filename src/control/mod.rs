@@ -8,6 +8,7 @@
 //! POST /v1/alert/test    {}
 //! POST /v1/fail          {"member": M, "force": false}
 //! POST /v1/remove        {"member": M, "force": false}
+//! POST /v1/remove-copy   {}
 //! POST /v1/add           {"path": "/absolute/path", "force": false, "copy": false}
 //! POST /v1/replace       {"old": M, "new": "/absolute/path", "force": false}
 //! POST /v1/clear         {"member": M}       (null or absent: all members)

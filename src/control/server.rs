@@ -198,6 +198,10 @@ fn orders(mode: Mode) -> Router<Desk> {
             post(move |desk, body| carry_out(desk, body, mode, Order::Remove)),
         )
         .route(
+            "/remove-copy",
+            post(move |desk, body| carry_out(desk, body, mode, Order::RemoveCopy)),
+        )
+        .route(
             "/add",
             post(move |desk, body| carry_out(desk, body, mode, Order::Add)),
         )

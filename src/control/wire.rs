@@ -101,7 +101,8 @@ pub struct ScrubStartBody {
     pub bytes_per_second_max: Option<u64>,
 }
 
-/// Body of orders that need no words: `stop`, `upgrade`, `scrub/pause`, `scrub/resume`, `scrub/stop`.
+/// Body of orders that need no words: `remove-copy`, `stop`, `upgrade`, `scrub/pause`,
+/// `scrub/resume`, `scrub/stop`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmptyBody {}
@@ -116,6 +117,8 @@ pub enum Order {
     Fail(MemberBody),
     /// Forget a member.
     Remove(MemberBody),
+    /// Give up the copy that a mirror was given last.
+    RemoveCopy(EmptyBody),
     /// Take in a device.
     Add(AddBody),
     /// Move a member's role to another device.
@@ -147,6 +150,7 @@ impl Order {
         match self {
             Order::Fail(b) => ("/v1/fail", body(b)),
             Order::Remove(b) => ("/v1/remove", body(b)),
+            Order::RemoveCopy(b) => ("/v1/remove-copy", body(b)),
             Order::Add(b) => ("/v1/add", body(b)),
             Order::Replace(b) => ("/v1/replace", body(b)),
             Order::Clear(b) => ("/v1/clear", body(b)),

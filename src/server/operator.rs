@@ -16,6 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use uraid_core::events::{EventRecord, Severity};
 use uraid_engine::api::Mode;
+use uraid_engine::status::MemberState;
 use uraid_io::device::MemberFile;
 use uraid_io::driver::Waker;
 
@@ -232,10 +233,16 @@ impl Mailbox {
             .iter()
             .find(|member| member.path.as_ref() == Some(&path))
         {
-            Some(member) if failure.exit == Exit::Refused => Failure::refused(format!(
-                "{path} is a member of this array already, and is {}",
-                member.state
-            )),
+            Some(member) if failure.exit == Exit::Refused => {
+                let state = &member.state;
+                let next = match state == MemberState::Spare.as_str() {
+                    true => "; `uraid remove` it first",
+                    false => "",
+                };
+                Failure::refused(format!(
+                    "{path} is a member of this array already, and is {state}{next}"
+                ))
+            }
             _ => failure,
         }
     }

@@ -255,6 +255,7 @@ impl Service {
                 member: member(&m)?,
                 force,
             }),
+            Order::RemoveCopy(_) => Plan::Command(Command::RemoveCopy),
             Order::Clear(ClearBody { member: m }) => Plan::Command(Command::Clear {
                 member: m.as_ref().map(member).transpose()?,
             }),

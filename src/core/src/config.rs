@@ -207,6 +207,14 @@ impl Config {
         };
     }
 
+    /// Forgets who holds or held a role: the first step of giving it up. Once this config is
+    /// complete, a layout without the role fits it as well as the one with it; the next config may
+    /// be told with the narrower one. As for [`Config::widen`], journals must be empty meanwhile.
+    pub fn vacate(&mut self, role: u16) {
+        let theirs = self.entries.iter_mut().filter(|e| e.role == Some(role));
+        theirs.for_each(|entry| *entry = Entry::EMPTY);
+    }
+
     /// Takes a member out of service: its place in history is remembered, so that it is known
     /// when it comes back.
     pub fn mark_left(&mut self, index: Index) {

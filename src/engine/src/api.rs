@@ -287,6 +287,9 @@ pub enum Command {
         /// As for `Add`.
         force: bool,
     },
+    /// Give up the copy that a mirror was given last, whether its member is there or not. Clients
+    /// wait meanwhile, as for `AddCopy`.
+    RemoveCopy,
     /// Copy a member's role onto a new device while the old one serves.
     Replace {
         /// The member to be replaced.

@@ -4,7 +4,7 @@ use crate::api::{Device, Event, Nanos, OpenOptions};
 use crate::balance::Balance;
 use crate::executor::{Executor, Lock, Signal};
 use crate::hedge::Hedges;
-use crate::lane::Lane;
+use crate::lane::{Lane, SharedMap};
 use crate::lost::LostBlocks;
 use crate::members::Member;
 use crate::mutants::{Mutant, active};
@@ -46,6 +46,8 @@ pub struct Carried {
     pub view: Option<ReadView>,
     /// What went to and came from the members.
     pub traffic: Rc<Traffic>,
+    /// The maps of all lanes, if they are on the members as they are in memory.
+    pub maps: Option<Vec<SharedMap>>,
 }
 
 impl Carried {
@@ -55,6 +57,7 @@ impl Carried {
         Carried {
             view: ReadView::new(geometry, key, options.view_bytes_max),
             traffic: Rc::default(),
+            maps: None,
         }
     }
 }
@@ -74,7 +77,7 @@ pub struct Array {
     pub geometry: Geometry,
     /// The layout that superblocks tell of from now on, if that is another one; see
     /// [`crate::widen`].
-    pub wider: Cell<Option<Geometry>>,
+    pub geometry_told: Cell<Option<Geometry>>,
     /// Erasure code.
     pub code: Code,
     /// Seed of all checksums.
@@ -184,7 +187,7 @@ impl Array {
             port,
             kernels: Kernels::detect(),
             geometry,
-            wider: Cell::new(None),
+            geometry_told: Cell::new(None),
             code: geometry.shape.code(),
             key: superblock.key,
             uuid: superblock.array,
@@ -211,7 +214,10 @@ impl Array {
             changed: Signal::default(),
             flushed: Signal::default(),
             lanes: (0..usize::from(geometry.lanes))
-                .map(|l| Lane::new(l, &geometry, options))
+                .map(|l| {
+                    let map = carried.maps.as_ref().map(|maps| maps[l].clone());
+                    Lane::new(l, &geometry, options, map)
+                })
                 .collect(),
             stripes: Stripes::default(),
             rebuilds: RefCell::default(),

@@ -56,7 +56,10 @@ impl Array {
             Command::AddCopy { device, force } if mode == Mode::DryRun => {
                 self.would_add_copy(&device, force).await
             }
-            Command::AddCopy { .. } => unreachable!("the engine opens the array anew for it"),
+            Command::RemoveCopy if mode == Mode::DryRun => self.would_remove_copy(),
+            Command::AddCopy { .. } | Command::RemoveCopy => {
+                unreachable!("the engine opens the array anew for it")
+            }
             Command::Replace { old, new, force } => self.replace(&old, new, force, mode).await,
             Command::Clear { .. } | Command::Scrub(_) | Command::Set(_) => {
                 unreachable!("they need no lock")
@@ -105,11 +108,11 @@ impl Array {
 
     async fn fail(&self, name: &MemberName, force: bool, mode: Mode) -> Result<String> {
         let index = self.find(name)?;
-        let label = self.member_name(index);
+        let (label, next) = (self.member_name(index), self.copy_to_spare(index));
         if let Some(would) = self.take_out(index, force, false, mode).await? {
             return Ok(would);
         }
-        Ok(format!("{label} is out of service"))
+        Ok(format!("{label} is out of service{next}"))
     }
 
     /// Takes a member out by config; I/O to it ends only once that is durable, so that no write
@@ -160,12 +163,12 @@ impl Array {
 
     async fn remove(&self, name: &MemberName, force: bool, mode: Mode) -> Result<String> {
         let index = self.find(name)?;
-        let label = self.member_name(index);
+        let (label, next) = (self.member_name(index), self.copy_to_spare(index));
         if let Some(would) = self.take_out(index, force, true, mode).await? {
             return Ok(would);
         }
         self.release(index);
-        Ok(format!("{label} is no longer a member"))
+        Ok(format!("{label} is no longer a member{next}"))
     }
 
     /// Reads what a new device holds and refuses what must not be overwritten.

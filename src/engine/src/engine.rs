@@ -10,7 +10,7 @@ use crate::latency::ReadTimes;
 use crate::mutants::{Mutant, active};
 use crate::open::Opening;
 use crate::port::Port;
-use crate::reopen::Reopening;
+use crate::reopen::{Reopening, Resize};
 use crate::status::Status;
 use crate::traffic::add;
 use crate::view::ReadView;
@@ -309,7 +309,10 @@ impl Engine {
         self.executor.spawn(async move {
             let result = match (command, mode) {
                 (Command::AddCopy { device, force }, Mode::Earnest) => {
-                    shared.add_copy(&array, id, device, force).await
+                    shared.resize(&array, id, Resize::Add(device, force)).await
+                }
+                (Command::RemoveCopy, Mode::Earnest) => {
+                    shared.resize(&array, id, Resize::Remove).await
                 }
                 (Command::Stop, Mode::Earnest) => {
                     array.stopping.set(true);

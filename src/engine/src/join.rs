@@ -5,7 +5,7 @@ use crate::api::{Device, DeviceId, Event, IoError};
 use crate::array::Array;
 use crate::executor::LockGuard;
 use crate::lane::Lane;
-use crate::map::PAGES_PER_READ;
+use crate::map::{PAGES_PER_READ, PageNumbers};
 use crate::members::Member;
 use crate::rebuild::Progress;
 use crate::ring::Ring;
@@ -140,13 +140,17 @@ impl Array {
             let (config, previous) = (self.config.borrow().clone(), self.previous.borrow().clone());
             self.write_superblock(index, &config, &previous).await?;
         }
-        self.write_zones(index, false).await
+        self.write_zones(index, None).await
     }
 
     /// Writes the zones that a member must have before it can take part: checkpoints and map, of
-    /// which pages that nothing uses are known to be blank if `blanked` says so. The caller holds
-    /// the checkpoint locks of all lanes.
-    pub async fn write_zones(&self, index: Index, blanked: bool) -> Result<(), IoError> {
+    /// which it `has` these pages, if any are told. The caller holds the checkpoint locks of all
+    /// lanes.
+    pub async fn write_zones(
+        &self,
+        index: Index,
+        has: Option<&[PageNumbers]>,
+    ) -> Result<(), IoError> {
         let device = self.live_device(index).ok_or(IoError::TimedOut)?;
         for lane in &self.lanes {
             let checkpoint = {
@@ -179,29 +183,39 @@ impl Array {
                 .borrow_mut()
                 .records
                 .insert(index, (copy, checkpoint));
-            self.write_map(lane, device, blanked).await?;
+            let has = has.map(|lanes| &lanes[lane.id]);
+            self.write_map(lane, device, has).await?;
         }
         self.port.flush(device).done().await
     }
 
-    /// Writes the map of a lane as it is, see [`Array::write_zones`].
+    /// Writes the map of a lane as it is, but for the pages that the device `has`; on one of which
+    /// nothing is known, what is blank stays. Gives what it has then. Pages that change meanwhile
+    /// may be missing there, and have other numbers once they are on the members.
     pub async fn write_map(
         &self,
         lane: &Lane,
         device: DeviceId,
-        blanked: bool,
-    ) -> Result<(), IoError> {
+        has: Option<&PageNumbers>,
+    ) -> Result<PageNumbers, IoError> {
         let pages = self.geometry.map_pages();
+        let mut written = PageNumbers::new();
         for first in (0..pages).step_by(PAGES_PER_READ as usize) {
             let some = first..pages.min(first + PAGES_PER_READ);
+            let range = some.start as usize..some.end as usize;
+            written.extend_from_slice(&lane.map.borrow().sequences[range.clone()]);
             let offset = self.geometry.map_page_offset(lane.id, first, 0);
-            let len = (some.end - some.start) as usize * 2 * BLOCK_BYTES;
+            let len = range.len() * 2 * BLOCK_BYTES;
             let unused = |page| lane.map.borrow().is_unused(page);
-            if some.clone().all(unused) {
-                let there = || self.port.read(device, offset, self.pool.take(len));
-                if blanked || is_blank(&there().filled().await?) {
-                    continue;
+            let is_there = match has {
+                Some(has) => has[range.clone()] == written[range],
+                None => {
+                    let there = || self.port.read(device, offset, self.pool.take(len));
+                    some.clone().all(unused) && is_blank(&there().filled().await?)
                 }
+            };
+            if is_there {
+                continue;
             }
             let mut wanted = self.pool.zeroed(len);
             for (page, both) in some.zip(wanted.chunks_exact_mut(2 * BLOCK_BYTES)) {
@@ -216,7 +230,7 @@ impl Array {
                 .write(device, offset, alloc::vec![wanted.freeze()]);
             write.done().await?;
         }
-        Ok(())
+        Ok(written)
     }
 
     /// Starts what the config in force calls for: rebuilds, and spares for vacant roles.

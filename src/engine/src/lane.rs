@@ -7,6 +7,7 @@ use crate::slots::Slots;
 use crate::sums::SumCache;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use hashbrown::{HashMap, HashSet};
@@ -21,7 +22,7 @@ pub struct Lane {
     /// Its number.
     pub id: usize,
     /// Where its stripes live.
-    pub map: RefCell<StripeMap>,
+    pub map: SharedMap,
     /// Which of its slots are in use.
     pub slots: RefCell<Slots>,
     /// Checksum pages in memory.
@@ -41,12 +42,12 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// An empty lane.
-    pub fn new(id: usize, g: &Geometry, options: &OpenOptions) -> Lane {
+    /// A lane with that map, or else an empty one.
+    pub fn new(id: usize, g: &Geometry, options: &OpenOptions, map: Option<SharedMap>) -> Lane {
         let lanes = u64::from(g.lanes);
         Lane {
             id,
-            map: RefCell::new(StripeMap::new(g)),
+            map: map.unwrap_or_else(|| Rc::new(RefCell::new(StripeMap::new(g)))),
             slots: RefCell::new(Slots::new(g.slots / lanes)),
             sums: SumCache::new(options.checksum_bytes_max, lanes),
             overlay: RefCell::default(),
@@ -69,6 +70,9 @@ impl Lane {
         ex.fire(&self.checkpoint_wanted);
     }
 }
+
+/// A map that an array shares with the one that is opened in its place.
+pub type SharedMap = Rc<RefCell<StripeMap>>;
 
 /// A map page in memory.
 type MapPage = [MapEntry; MAP_ENTRIES_PER_PAGE as usize];

@@ -16,6 +16,9 @@ use uraid_core::units::BLOCK_BYTES;
 /// Map pages read at once.
 pub const PAGES_PER_READ: u64 = 128;
 
+/// Of all pages of a lane's map, the numbers under which they were written.
+pub type PageNumbers = Vec<u64>;
+
 /// Sequence number and entries of a map page.
 type MapPage = (u64, Vec<MapEntry>);
 

@@ -341,7 +341,7 @@ impl Array {
             array: self.uuid,
             name: self.name.clone(),
             key: self.key,
-            geometry: self.wider.get().unwrap_or(self.geometry),
+            geometry: self.geometry_told.get().unwrap_or(self.geometry),
             index,
             member,
             write,

@@ -259,6 +259,9 @@ impl Opening {
             });
         }
         let loaded = self.load(&array, &by_index, checkpoints).await;
+        if loaded.is_ok() && !read_only {
+            array.name_config(checkpoints[0].values()).await;
+        }
         if array.is_suspended() {
             let text = array.suspended.borrow().clone().unwrap_or_default();
             return Err(Refusal {
@@ -338,7 +341,10 @@ impl Opening {
             let outlooks = found.iter().map(|(_, f)| f.outlook.clone());
             let outlook = outlooks.reduce(|all, one| all.merge(&one));
             let outlook = outlook.unwrap_or(Outlook::UNKNOWN);
-            let uneven = array.load_map(lane, outlook.listed.as_ref()).await?;
+            let uneven = match &self.carried {
+                Some(Carried { maps: Some(_), .. }) => Vec::new(),
+                _ => array.load_map(lane, outlook.listed.as_ref()).await?,
+            };
             lane.journal.borrow_mut().following = outlook.following;
             let mine = found.iter().map(|(i, f)| (*i, f.checkpoint)).collect();
             let what = array.recover_lane(lane, &mine, uneven).await?;

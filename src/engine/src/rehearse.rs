@@ -107,6 +107,15 @@ impl Array {
         )
     }
 
+    /// What one copy less would come to.
+    pub fn would_narrow(&self, leaving: &str) -> String {
+        let copies = self.geometry.shape.columns - 1;
+        format!(
+            "{leaving}the array would have {copies} copies and be whole with them; clients would \
+             wait for a moment, as at a restart"
+        )
+    }
+
     /// What a stop would come to.
     pub fn would_stop(&self) -> String {
         let rebuilds = self.rebuilds.borrow();

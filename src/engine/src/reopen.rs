@@ -7,8 +7,10 @@ use crate::api::{
 use crate::array::{Array, Carried};
 use crate::commands::Result;
 use crate::engine::{Engine, Shared};
+use crate::lane::SharedMap;
 use crate::members::Member;
 use crate::open::Opening;
+use crate::widen::Resized;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -17,7 +19,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::pending;
-use uraid_core::config::{Config, Index};
+use uraid_core::config::Config;
 use uraid_core::events::EventKind;
 
 /// How long requests under way may take to end before the array goes on as it was.
@@ -59,15 +61,17 @@ struct Rest {
     begun: Nanos,
     /// The command that led to it, and the answer to it, if the array can be opened.
     command: CommandId,
-    answer: Result<Widened>,
+    answer: Result<Resized>,
     /// The config that its members hold.
     config: Config,
 }
 
-/// A copy that was taken in.
-struct Widened {
-    index: Index,
-    path: String,
+/// What is to be done about the number of copies.
+pub(crate) enum Resize {
+    /// One more, on a device, also when that holds another array's superblock.
+    Add(Device, bool),
+    /// The last one is given up.
+    Remove,
 }
 
 impl Reopening {
@@ -93,19 +97,20 @@ impl Reopening {
 }
 
 impl Shared {
-    /// Gives a mirror one more copy. Returns only why it was not even tried; else the answer comes
-    /// once the array is open again.
-    pub async fn add_copy(
+    /// Gives a mirror one more copy, or one less. Returns only why it was not even tried; else the
+    /// answer comes once the array is open again.
+    pub async fn resize(
         &self,
         array: &Array,
         command: CommandId,
-        device: Device,
-        force: bool,
+        wanted: Resize,
     ) -> Result<String> {
         array.check_changeable(Mode::Earnest)?;
-        let path = device.path.clone();
         let _members = array.membership_lock.lock(&array.ex).await;
-        let copy = array.prepare_copy(device, force).await?;
+        let copies = match wanted {
+            Resize::Add(device, force) => array.prepare_copy(device, force).await?,
+            Resize::Remove => array.leave_copy().await?,
+        };
         if self.commands.get() > 1 {
             // It could wait for what we hold.
             return failed("another command is being carried out: try again when it is answered");
@@ -117,27 +122,28 @@ impl Shared {
         if !array.ex.until_or(deadline, &self.request_ended, idle).await {
             self.reopening.stage.set(Stage::Serving);
             return failed(
-                "requests under way do not end, nothing was changed: `uraid status` shows the \
-                 members, try again when they are well",
+                "requests under way do not end: `uraid status` shows the members, give the command \
+                 again when they are well",
             );
         }
-        let (_rest, widened) = array.widen(copy).await;
+        let (_rest, resized) = array.resize(copies).await;
         if array.is_suspended()
-            && let Err(why) = widened
+            && let Err(why) = resized
         {
             // As it is it serves reads; opened anew it might do worse.
+            array.stopping.set(false);
             self.reopening.stage.set(Stage::Serving);
             return Err(why);
         }
         self.reopening.stage.set(Stage::AtRest);
-        let config = match &widened {
+        let config = match &resized {
             Ok((config, _)) => config.clone(),
             Err(_) => array.config.borrow().clone(),
         };
         let rest = Rest {
             begun,
             command,
-            answer: widened.map(|(_, index)| Widened { index, path }),
+            answer: resized.map(|(_, resized)| resized),
             config,
         };
         *self.reopening.next.borrow_mut() = Some(Box::new(Step::Open(rest)));
@@ -186,6 +192,7 @@ impl Engine {
             carried: Some(Carried {
                 view: old.view.clone(),
                 traffic: old.traffic.clone(),
+                maps: old.maps_in_place(),
             }),
         };
         let shared = self.shared.clone();
@@ -202,7 +209,7 @@ impl Engine {
                 array.succeed(&old);
                 let result = rest
                     .answer
-                    .map(|widened| array.tell_widened(widened, rest.begun));
+                    .map(|resized| array.tell_resized(resized, rest.begun));
                 *self.shared.array.borrow_mut() = Some(array);
                 result
             }
@@ -247,6 +254,12 @@ impl Array {
         live.map(|m| m.device.clone()).collect()
     }
 
+    /// The maps, if nobody has to read them again.
+    fn maps_in_place(&self) -> Option<Vec<SharedMap>> {
+        let maps = || self.lanes.iter().map(|lane| lane.map.clone()).collect();
+        self.all_is_in_place().then(maps)
+    }
+
     /// Takes over what `old` knew and no member keeps.
     fn succeed(&self, old: &Array) {
         *self.lost.borrow_mut() = old.lost.take();
@@ -267,19 +280,27 @@ impl Array {
         }
     }
 
-    /// Tells of a copy that was taken in, and for how long clients had to wait for it.
-    fn tell_widened(&self, widened: Widened, begun: Nanos) -> String {
-        let Widened { index, path } = widened;
+    /// Tells how many copies there are now, and for how long clients had to wait for it.
+    fn tell_resized(&self, resized: Resized, begun: Nanos) -> String {
         let copies = self.geometry.shape.columns;
         let millis = (self.ex.now() - begun) / MILLI;
-        let text =
-            format!("{path} is copy {copies} of {copies} now; clients waited for {millis} ms");
+        let waited = format!("clients waited for {millis} ms");
+        let (index, path) = match resized {
+            Resized::Added { index, path } => (index, path),
+            Resized::Removed { path } => {
+                let gone = path.map(|path| format!("; {path} is no longer a member"));
+                let text = format!("the array has {copies} copies now") + &gone.unwrap_or_default();
+                self.event(Event::Info(format!("{text}; {waited}")));
+                return text;
+            }
+        };
+        let text = format!("{path} is copy {copies} of {copies} now; {waited}");
         self.tell_of(index, EventKind::MemberAdded, text);
         match self.live_device(index) {
             Some(_) => format!("{path} is being rebuilt as copy {copies} of {copies}"),
             None => format!(
                 "the array has {copies} copies now, but {path} has failed: add another device with \
-                 `uraid add`"
+                 `uraid add`, or have one copy less with `uraid remove --copy`"
             ),
         }
     }

@@ -34,8 +34,8 @@ pub struct Bench {
     now: Nanos,
     open: bool,
     ordered: bool,
-    /// A disk that breaks after so many steps.
-    pub breaks: Option<(u64, usize, Breakdown)>,
+    /// Disks that break after so many steps.
+    pub breaks: Option<(u64, Vec<usize>, Breakdown)>,
     /// Commands may fail.
     pub forgiving: bool,
 }
@@ -69,12 +69,12 @@ impl Bench {
     }
 
     fn break_if_due(&mut self) {
-        if let Some((at, disk, how)) = self.breaks
-            && self.host.steps() >= at
-            && let Some(disk) = self.disks.get_mut(disk)
-        {
-            disk.set_breakdown(Some(how));
-            self.breaks = None;
+        let is_due = |(at, disks, _): &mut (u64, Vec<usize>, Breakdown)| {
+            self.host.steps() >= *at && disks.iter().all(|disk| *disk < self.disks.len())
+        };
+        if let Some((_, disks, how)) = self.breaks.take_if(is_due) {
+            let mut break_it = |disk: usize| self.disks[disk].set_breakdown(Some(how));
+            disks.into_iter().for_each(&mut break_it);
         }
     }
 
@@ -155,6 +155,7 @@ impl Bench {
                 let force = false;
                 self.order(Command::AddCopy { device, force });
             }
+            Step::RemoveCopy => self.order(Command::RemoveCopy),
             Step::Stop => self.order(Command::Stop),
             Step::Idle(_) => unreachable!("the caller waits"),
         }

@@ -19,6 +19,7 @@ use crate::stories::{Step, Story};
 use crate::watch::Watch;
 use std::collections::{BTreeSet, VecDeque};
 use uraid_core::geometry::{Geometry, Level, Slot};
+use uraid_core::units::BLOCK;
 
 /// Chunk of the tiny arrays: two rows.
 const CHUNK_BYTES: u32 = 8 << 10;
@@ -101,7 +102,7 @@ impl Exhaust {
             // Nobody can be replaced where nobody can be missed.
             let tells = move |s: &Story| match s.name {
                 "replace" => layout.redundancy > 0,
-                "add-copy" => layout.level == Level::Raid1,
+                "add-copy" | "remove-copy" => layout.level == Level::Raid1,
                 _ => true,
             };
             Story::ALL
@@ -195,7 +196,7 @@ impl Exhaust {
         for at in 0.. {
             let (media, clients) = (self.media.clone(), self.clients.clone());
             let mut bench = self.bench(media, clients);
-            (bench.breaks, bench.forgiving) = (Some((at, disk, how)), true);
+            (bench.breaks, bench.forgiving) = (Some((at, vec![disk], how)), true);
             let told = bench.tell(self.steps()).and_then(|_| {
                 let over = bench.breaks.is_some();
                 bench.tell([self.read()].into()).map(|_| over)
@@ -211,6 +212,47 @@ impl Exhaust {
             let media = left.map(Disk::drop_dead).collect();
             let mut again = self.bench(media, clients);
             again.tell([self.read()].into()).map_err(context)?;
+        }
+        unreachable!("every story ends")
+    }
+
+    /// Kills the server at each step while a mirror is given one more copy and after it; a member is
+    /// put back to what it was before that. Gives the number of steps.
+    pub fn run_rolled_back(mut self) -> Result<u64, String> {
+        for at in 0.. {
+            let (media, clients) = (self.media.clone(), self.clients.clone());
+            let mut bench = self.bench(media, clients);
+            bench.host.crash_after(at);
+            let write = |offset| Step::Ask(vec![Draft::write(offset, BLOCK)]);
+            let over = bench.tell([Step::AddCopy, write(0), write(BLOCK), write(0)].into())?;
+            let mut clients = bench.clients;
+            clients.crash(Crash::Kill);
+            let mut media: Vec<Medium> = bench.disks.into_iter().map(Disk::drop_dead).collect();
+            media[1] = self.media[1].clone();
+            let told = self.bench(media, clients).tell([self.read()].into());
+            told.map_err(|what| format!("{what}\n  killed at step {at}, disk 1 rolled back"))?;
+            if over {
+                return Ok(at);
+            }
+        }
+        unreachable!("every story ends")
+    }
+
+    /// Has all disks of a mirror refuse writes, at each step in turn while it is given one more
+    /// copy, and reads everything. Gives the number of steps.
+    pub fn run_suspended(mut self) -> Result<u64, String> {
+        for at in 0.. {
+            let (media, clients) = (self.media.clone(), self.clients.clone());
+            let all = (0..media.len()).collect();
+            let mut bench = self.bench(media, clients);
+            bench.tell([].into())?;
+            bench.breaks = Some((bench.host.steps() + at, all, Breakdown::NoWrites));
+            bench.forgiving = true;
+            let told = bench.tell([Step::AddCopy, self.read()].into());
+            told.map_err(|what| format!("{what}\n  all disks refused writes at step {at}"))?;
+            if bench.breaks.is_some() {
+                return Ok(at);
+            }
         }
         unreachable!("every story ends")
     }

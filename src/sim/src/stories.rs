@@ -1,6 +1,6 @@
 //! Short stories for exhaustive crashes: one small write; small writes side by side in a row and
 //! in two stripes; a new place for a stripe, and rows after it; a stripe emptied; a member being
-//! filled meanwhile; one more copy; two journals.
+//! filled meanwhile; one more copy, and one less; two journals.
 
 use crate::load::{Draft, DraftKind};
 use uraid_engine::api::Nanos;
@@ -18,6 +18,8 @@ pub enum Step {
     Replace(u16),
     /// A blank disk becomes one more copy of a mirror.
     AddCopy,
+    /// The copy that was added last is given up.
+    RemoveCopy,
     /// Nothing is asked for so long.
     Idle(Nanos),
     /// The server stops.
@@ -87,7 +89,7 @@ impl std::str::FromStr for Story {
 
 impl Story {
     /// All of them.
-    pub const ALL: [Story; 9] = [
+    pub const ALL: [Story; 10] = [
         Story::new("small", 1, |_, _| {
             vec![
                 Step::Ask(vec![small(0)]),
@@ -156,6 +158,16 @@ impl Story {
                 Step::AddCopy,
                 Step::Ask(vec![small(0), small(stripe)]),
                 Step::Ask(vec![Draft::write(0, stripe)]),
+                flush(),
+                Step::Idle(REST),
+            ]
+        }),
+        Story::new("remove-copy", 1, |stripe, _| {
+            vec![
+                Step::AddCopy,
+                Step::Ask(vec![small(0), Draft::write(stripe, stripe)]),
+                Step::RemoveCopy,
+                Step::Ask(vec![small(0), small(stripe)]),
                 flush(),
                 Step::Idle(REST),
             ]

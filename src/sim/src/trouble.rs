@@ -372,6 +372,11 @@ impl World {
                 let what = format!("add {} as one more copy", path_of(disk));
                 self.command(command, what, [].into(), Some(id));
             }
+            2 if self.may_narrow() && self.rng.chance(0.5) => {
+                let last = self.geometry.shape.columns as u16 - 1;
+                let what = "give up the last copy".into();
+                self.command(Command::RemoveCopy, what, [last].into(), None);
+            }
             2 => {
                 let (id, disk) = self.fresh_disk();
                 self.add(id, disk);

@@ -392,6 +392,11 @@ impl World {
         }
     }
 
+    /// Whether the array has a copy that it was given.
+    pub(crate) fn may_narrow(&self) -> bool {
+        self.geometry != self.created
+    }
+
     /// Whether the array is one that can be given one more copy, and was not.
     pub(crate) fn may_widen(&self) -> bool {
         self.scenario.layout.level == Level::Raid1 && self.geometry == self.created

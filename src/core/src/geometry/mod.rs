@@ -210,6 +210,32 @@ impl Geometry {
         })
     }
 
+    /// The layout of a mirror without the copy that it was given last: the opposite of
+    /// [`Geometry::widened`].
+    ///
+    /// # Errors
+    /// It has no copies that it did not begin with; the text says what to do instead.
+    pub fn narrowed(&self) -> Result<Geometry, String> {
+        let shape = self.shape;
+        let copies = shape.columns - 1;
+        if shape.level != Level::Raid1 {
+            return Err(alloc::format!(
+                "level {} has no copy that it could do without: only raid1 arrays that were given \
+                 one later do",
+                shape.level
+            ));
+        }
+        if !shape.is_widened() {
+            return Err(alloc::format!(
+                "this mirror began with {} copies, all of them are part of how it is laid out: \
+                 create an array of fewer copies and copy the data, or serve it with a member \
+                 missing",
+                shape.columns
+            ));
+        }
+        Ok(self.with_copies(copies))
+    }
+
     fn with_copies(&self, copies: usize) -> Geometry {
         let shape = self.shape.with_copies(copies);
         Geometry { shape, ..*self }
@@ -462,6 +488,8 @@ mod tests {
                 assert_eq!(wide.shape.role_of(slot, n), n);
             }
             assert!(g.is_same_but_for_copies(&wide) && wide.is_same_but_for_copies(&g));
+            assert_eq!(wide.narrowed(), Ok(g));
+            assert!(g.narrowed().unwrap_err().contains("began with"));
             let slots = g.slots - u64::from(g.lanes);
             assert!(!g.is_same_but_for_copies(&Geometry { slots, ..wide }));
             // One that began with all of its copies rotates them all.
@@ -472,6 +500,7 @@ mod tests {
         for shape in shapes().into_iter().filter(|s| s.level != Level::Raid1) {
             let g = Geometry::plan(shape, 1 << 30, None).unwrap();
             assert!(g.widened().unwrap_err().contains("only raid1"));
+            assert!(g.narrowed().unwrap_err().contains("only raid1"));
         }
     }
 
