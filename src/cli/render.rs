@@ -251,14 +251,9 @@ fn members(status: &StatusReport) -> String {
     let all = || status.members.iter();
     // A device that was taken in anew is no longer what it was.
     let is_new = |old: &MemberReport| all().any(|m| m.uuid != old.uuid && m.path == old.path);
-    let shown = all().filter(|m| !is_former(m) || m.path.is_none() || !is_new(m));
+    let shown = all().filter(|m| !m.is_former() || m.path.is_none() || !is_new(m));
     let rows: Vec<Vec<String>> = shown.map(member).collect();
     table(&["slot", "state", "errors r/w/c", "uuid", "path"], &rows)
-}
-
-/// Whether it has no part in the array any more.
-fn is_former(member: &MemberReport) -> bool {
-    member.slot.is_none() && GONE.contains(&member.state.as_str())
 }
 
 fn member(member: &MemberReport) -> Vec<String> {
@@ -277,10 +272,7 @@ fn member(member: &MemberReport) -> Vec<String> {
 
 /// A member's state, and what is remarkable about it.
 fn state_of(member: &MemberReport) -> String {
-    let mut words = match is_former(member) {
-        true => "former".to_string(),
-        false => member.state.clone(),
-    };
+    let mut words = member.shown_state().to_string();
     if let Some(seconds) = member.slow_seconds {
         let duration = show_duration(Duration::from_secs(seconds));
         words += &format!(", slow for {duration}");

@@ -42,7 +42,7 @@ pub fn tone(state: &str) -> Color {
         "optimal" | "in-sync" => Color::Green,
         "rebuilding" | "replacing" => Color::Cyan,
         "degraded" | "warning" => Color::Yellow,
-        "spare" | "info" => Color::Gray,
+        "spare" | "former" | "info" => Color::Gray,
         _ => Color::Red,
     }
 }

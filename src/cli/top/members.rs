@@ -114,6 +114,6 @@ fn state(member: &MemberReport) -> Span<'static> {
             let time = time.split(' ').take(2).collect::<Vec<_>>().join(" ");
             Span::from(format!("SLOW {time}")).fg(Color::Yellow).bold()
         }
-        _ => Span::from(member.state.clone()).fg(tone(&member.state)),
+        _ => Span::from(member.shown_state().to_string()).fg(tone(member.shown_state())),
     }
 }

@@ -260,7 +260,7 @@ fn a_former_member_is_no_spare() {
     let mut status = samples::optimal();
     status.members.push(samples::member(None, "failed"));
     let line = line_of(&screen(status), "- ");
-    assert!(line.contains("failed") && !line.contains("spare"), "{line}");
+    assert!(line.contains("former") && !line.contains("spare"), "{line}");
 }
 
 #[test]

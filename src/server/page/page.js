@@ -11,7 +11,7 @@ const NAME_SHOWN_MAX = 12;
 
 const TONES = {
   optimal: "good", "in-sync": "good", rebuilding: "work", replacing: "work", degraded: "warn",
-  failed: "bad", missing: "bad", spare: "idle", warning: "warn", critical: "bad", info: "idle",
+  failed: "bad", missing: "bad", spare: "idle", former: "idle", warning: "warn", critical: "bad", info: "idle",
 };
 
 // ---- elements ----
@@ -168,8 +168,13 @@ function shield(status) {
 
 function toneOfMember(member) {
   const ails = member.slow_seconds !== null || errorsOf(member) > 0;
-  return member.state === "in-sync" && ails ? "warn" : toneOf(member.state);
+  return member.state === "in-sync" && ails ? "warn" : toneOf(shownState(member));
 }
+
+// Whoever has no slot and is gone has no part in the array any more.
+const isFormer = (member) => member.slot === null && ["failed", "missing"].includes(member.state);
+
+const shownState = (member) => (isFormer(member) ? "former" : member.state);
 
 const errorsOf = (member) => member.read_errors + member.write_errors + member.checksum_errors;
 
@@ -179,7 +184,6 @@ function noteOf(member) {
   return member.state;
 }
 
-// A former member has no slot either, and is no spare.
 const slotOf = (member) => (member.slot === null ? "–" : String(member.slot));
 
 function block(member, status, doing) {
@@ -200,7 +204,8 @@ function block(member, status, doing) {
 }
 
 function picture({ status, doing }) {
-  const blocks = status.members.map((member) => block(member, status, doing[member.uuid]));
+  const present = status.members.filter((member) => !isFormer(member));
+  const blocks = present.map((member) => block(member, status, doing[member.uuid]));
   return [shield(status), el("div", { class: "blocks" }, ...blocks)];
 }
 
@@ -270,7 +275,7 @@ function place(path) {
 function row(member, doing) {
   const reads = doing ? doing.reads : { rate: 0, speed: 0, p99: 0 };
   const writes = doing ? doing.writes : { rate: 0, speed: 0, p99: 0 };
-  const state = member.write_mostly ? `${member.state}, write-mostly` : member.state;
+  const state = shownState(member) + (member.write_mostly ? ", write-mostly" : "");
   const slow = member.slow_seconds === null ? "" : `, slow for ${duration(member.slow_seconds)}`;
   const cells = [
     slotOf(member), place(member.path),
