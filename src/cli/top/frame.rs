@@ -17,6 +17,8 @@ const NEXT_LINES_MAX: u16 = 3;
 
 /// Least lines of events, where there is little room.
 const EVENT_LINES_MIN: u16 = 2;
+/// Empty lines between the parts of the screen.
+const GAPS: u16 = 4;
 
 /// Least lines of the table of members.
 const MEMBER_LINES_MIN: u16 = 4;
@@ -73,15 +75,26 @@ fn draw_array(view: &View, status: &StatusReport, now: Instant, (frame, body): (
     let rows = |text: &Text| u16::try_from(text.height()).unwrap_or(u16::MAX);
     let fixed = rows(&head) + next_height + rows(&clients) + rows(&work) + EVENT_LINES_MIN;
     let room = body.height.saturating_sub(fixed).max(MEMBER_LINES_MIN);
-    let [top, advised, table, middle, under, bottom] = Layout::vertical([
-        Constraint::Length(rows(&head)),
-        Constraint::Length(next_height),
-        Constraint::Length(members::height(status).min(room)),
+    let table_height = members::height(status).min(room);
+    let head_height = rows(&head);
+    // Parts stand apart where there is room for it.
+    let events_height = u16::try_from(status.last_events.len()).unwrap_or(u16::MAX);
+    let spare = room.saturating_sub(table_height) + EVENT_LINES_MIN;
+    let gap = u16::from(spare >= events_height.saturating_add(GAPS));
+    let [above, table, middle, under, bottom] = Layout::vertical([
+        Constraint::Length(head_height + next_height),
+        Constraint::Length(table_height),
         Constraint::Length(rows(&clients)),
         Constraint::Length(rows(&work)),
         Constraint::Min(0),
     ])
+    .spacing(gap)
     .areas(body);
+    let [top, advised] = Layout::vertical([
+        Constraint::Length(head_height),
+        Constraint::Length(next_height),
+    ])
+    .areas(above);
     frame.render_widget(head, top);
     frame.render_widget(next, advised);
     members::draw(frame, table, array, view.scrolled);
@@ -113,7 +126,11 @@ fn head(view: &View, status: &StatusReport, now: Instant) -> Text<'static> {
     let mut name = vec![
         Span::from(status.name.clone()).bold(),
         Span::from(format!("  {}", layout(status))),
-        Span::from(format!("  {} clients", status.clients.connected)).dim(),
+        Span::from(match status.clients.connected {
+            1 => "  1 client".to_string(),
+            n => format!("  {n} clients"),
+        })
+        .dim(),
     ];
     if view.arrays.len() > 1 {
         let place = format!("  [{}/{}]", view.selected + 1, view.arrays.len());
