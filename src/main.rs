@@ -5,6 +5,7 @@ mod cli;
 mod control;
 mod failure;
 mod server;
+mod sizes;
 
 use clap::Parser;
 use mimalloc::MiMalloc;

@@ -325,7 +325,7 @@ fn the_example_has_every_key_and_nothing_is_wrong_with_it() {
     let export = shown["exports"]["tank"].as_object().expect("an export");
     assert_eq!(
         export.len(),
-        6,
+        10,
         "an option of exports is missing: {export:?}"
     );
 }

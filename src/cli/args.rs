@@ -13,10 +13,10 @@ pub use super::plan::args::PlanArgs;
 pub use super::scrub_args::{ScrubAction, ScrubArgs, ScrubStatusArgs};
 pub use super::serve_args::{IoBackend, ServeArgs};
 pub use super::set::SetArgs;
-use super::sizes::parse_size;
 pub use super::tls_args::{TlsAction, TlsArgs};
 pub use super::top::args::TopArgs;
 use crate::control::paths::check_name;
+use crate::sizes::parse_size;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 

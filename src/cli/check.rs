@@ -103,7 +103,7 @@ impl Report {
     }
 
     fn verdict(&self) -> String {
-        let used = super::sizes::show_size(self.array.scrub.total_bytes);
+        let used = crate::sizes::show_size(self.array.scrub.total_bytes);
         match self.result {
             "clean" => format!("clean: all {used} in use on each member are as they should be"),
             "degraded" => format!(

@@ -3,9 +3,9 @@
 use super::args::{CreateArgs, LevelName};
 use super::dry_run;
 use super::output::Output;
-use super::sizes::show_size;
 use crate::failure::{Doing, Failure};
 use crate::server::{members, random};
+use crate::sizes::show_size;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -1,9 +1,9 @@
 //! `uraid examine`: what members say about themselves, without a server.
 
 use super::output::{Output, table};
-use super::sizes::show_size;
 use crate::failure::{Doing, Failure};
 use crate::server::members;
+use crate::sizes::show_size;
 use clap::Args;
 use serde::Serialize;
 use std::path::{Path, PathBuf};

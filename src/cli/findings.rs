@@ -1,8 +1,8 @@
 //! What a scrub or a check found, in words, and what it comes to.
 
-use super::sizes::{show_duration, show_size};
 use crate::control::wire::{LostRun, ScrubMemberReport, ScrubReport, StatusReport};
 use crate::failure::Exit;
+use crate::sizes::{show_duration, show_size};
 use std::time::Duration;
 
 /// Most runs of lost blocks that are shown one by one; `--json` lists them all.

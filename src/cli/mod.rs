@@ -25,7 +25,6 @@ mod scrub_args;
 mod serve;
 mod serve_args;
 mod set;
-mod sizes;
 mod status;
 mod steward_args;
 mod target;

@@ -2,8 +2,8 @@
 
 use super::findings;
 use super::output::table;
-use super::sizes::{show_duration, show_size};
-use crate::control::wire::{Advice, EventReport, MemberReport, RebuildReport, StatusReport};
+use crate::sizes::{show_duration, show_size};
+use crate::control::wire::{Advice, EventReport, LimitsReport, MemberReport, RebuildReport, StatusReport};
 use crate::failure::Exit;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub fn status(status: &StatusReport) -> String {
             .map(|trouble| format!("        {trouble}")),
     );
     lines.push(format!("risk    {}", risk(status)));
+    lines.extend(limits(&status.limits).map(|limits| format!("limits  {limits}")));
     if status.scrub.state != "never" || status.scrub.due_in_seconds.is_some() {
         lines.push(format!("scrub   {}", findings::progress(&status.scrub)));
         lines.extend(findings::due(&status.scrub).map(|due| format!("        {due}")));
@@ -68,6 +69,25 @@ pub fn layout(status: &StatusReport) -> String {
         show_size(status.size_bytes),
         if status.read_only { ", read-only" } else { "" }
     )
+}
+
+/// How much clients get at most, if that is limited, and who had to wait for it.
+pub fn limits(limits: &LimitsReport) -> Option<String> {
+    let mut parts = Vec::new();
+    if limits.iops > 0 {
+        parts.push(format!("{} requests/s", limits.iops));
+    }
+    if limits.bytes_per_second > 0 {
+        parts.push(format!("{}/s", show_size(limits.bytes_per_second)));
+    }
+    let waited = Duration::from_nanos(limits.delayed_nanos);
+    let delayed = match limits.delayed {
+        0 => "nobody had to wait yet".to_string(),
+        count => format!("{count} had to wait, for {:.1} ms on average", {
+            waited.as_secs_f64() * 1000.0 / count as f64
+        }),
+    };
+    (!parts.is_empty()).then(|| format!("clients get {} at most; {delayed}", parts.join(" and ")))
 }
 
 /// The slots of members in one of `states`, as "member 2" or "members 1 and 2".
@@ -361,6 +381,21 @@ mod tests {
         assert!(text.contains("scrub   running: 25 %"), "{text}");
         assert!(
             text.contains("found   member 1 (/m1): 2 wrong blocks, 0 repaired"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn limits_are_told_with_what_they_cost() {
+        let mut report = samples::optimal();
+        assert!(!status(&report).contains("limits"));
+        report.limits.iops = 500;
+        assert!(status(&report).contains("limits  clients get 500 requests/s at most; nobody"));
+        report.limits.bytes_per_second = 1 << 20;
+        (report.limits.delayed, report.limits.delayed_nanos) = (4, 10_000_000);
+        let text = status(&report);
+        assert!(
+            text.contains("500 requests/s and 1 MiB/s at most; 4 had to wait, for 2.5 ms"),
             "{text}"
         );
     }

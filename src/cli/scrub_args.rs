@@ -2,7 +2,7 @@
 
 use super::args::ServerArgs;
 use super::dry_run::DryRunArgs;
-use super::sizes::parse_rate;
+use crate::sizes::parse_rate;
 use clap::{Args, Subcommand};
 
 /// `uraid scrub`.

@@ -2,7 +2,7 @@
 
 use super::alert_args::ServeAlertArgs;
 use super::args::parse_name;
-use super::sizes::parse_size;
+use crate::sizes::parse_size;
 use super::steward_args::ServeStewardArgs;
 use super::tls_args::ServeTlsArgs;
 use crate::server::export::ExportOptions;
@@ -52,7 +52,9 @@ pub struct ServeArgs {
     pub control: Option<PathBuf>,
     /// How an array is offered: NAME, then any of read-only (clients may not write), hidden (not
     /// listed), tls (only over TLS), tls-client=NAME (only for clients that prove to have this name;
-    /// more than once for several), max-connections=N, description=TEXT (to the end), after commas (repeatable)
+    /// more than once for several), max-connections=N, iops=N and bandwidth=SIZE (most requests and bytes
+    /// a second), iops-burst=N and bandwidth-burst=SIZE (at once after a rest), description=TEXT (to the
+    /// end), after commas (repeatable)
     #[arg(long, value_name = "NAME[,OPTION...]", action = ArgAction::Append)]
     pub export: Vec<ExportOptions>,
     /// Most clients at once, of all arrays together

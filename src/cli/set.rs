@@ -15,11 +15,16 @@ use std::collections::BTreeMap;
 Examples:
   uraid set --name demo read-balance=round-robin hedge-percent=0
   uraid set --name demo --member 2 write-mostly=yes
+  uraid set --name demo iops=500 bandwidth=100M
 
 Of an array:
   read-balance   which copy is read: least-latency (the one that is expected to answer first),
                  round-robin, weighted (by read-weight), address-hash
   hedge-percent  extra reads that may be made for late ones, in percent of all; 0: none
+  iops           requests that clients may make in a second, reads and writes together; 0: no limit
+  bandwidth      bytes that they may read and write in a second, like 100M; 0: no limit
+  iops-burst, bandwidth-burst
+                 what may come at once after a rest; 0: as much as in a tenth of a second
 Of a member:
   write-mostly   yes: it is read only when others cannot be; no
   read-weight    its share of the reads where they are weighted, from 1 to 1000

@@ -1,8 +1,8 @@
 //! Options of `serve` about what the server does by itself.
 
 use super::args::parse_name;
-use super::sizes::parse_time;
 use crate::server::steward::{Hours, StewardOptions};
+use crate::sizes::parse_time;
 use clap::{ArgAction, Args, ValueEnum};
 use std::time::Duration;
 

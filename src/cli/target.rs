@@ -2,11 +2,11 @@
 
 use super::args::ServerArgs;
 use super::output::{Output, table};
-use super::sizes::show_size;
 use crate::control::client::Client;
 use crate::control::paths::{CONTROL_SUFFIX, control_path, socket_directory};
 use crate::control::wire::StatusReport;
 use crate::failure::Failure;
+use crate::sizes::show_size;
 use serde::Serialize;
 use std::fs;
 use std::io;

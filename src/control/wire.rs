@@ -10,7 +10,7 @@ mod overview;
 mod scrub;
 mod trend;
 
-pub use activity::{ClientsReport, RoomReport};
+pub use activity::{ClientsReport, LimitsReport, RoomReport};
 pub use alert::{AlertResult, AlertTestReport};
 pub use event::{EventReport, EventsReport};
 pub use health::HealthReport;
@@ -240,6 +240,9 @@ pub struct StatusReport {
     /// Clients of this array.
     #[serde(default)]
     pub clients: ClientsReport,
+    /// How much clients get at most.
+    #[serde(default)]
+    pub limits: LimitsReport,
     /// Room for what is to be written.
     #[serde(default)]
     pub room: RoomReport,
@@ -335,6 +338,7 @@ impl StatusReport {
             reads: ReadReport::from(&status.reads),
             requests: BTreeMap::new(),
             clients: ClientsReport::default(),
+            limits: LimitsReport::default(),
             room: RoomReport::from(&status.room),
             repaired_blocks: status.repaired_blocks,
             uptime_seconds: 0,
@@ -428,6 +432,7 @@ pub mod samples {
             reads: ReadReport::default(),
             requests: BTreeMap::from([("read".to_string(), OperationReport::default())]),
             clients: ClientsReport::default(),
+            limits: LimitsReport::default(),
             room: RoomReport::default(),
             repaired_blocks: 0,
             uptime_seconds: 60,

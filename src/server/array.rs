@@ -13,6 +13,7 @@ use super::housekeeping::{Housekeeping, load_witness};
 use super::members::OpenArray;
 use super::memory::Memory;
 use super::operator::{self, INBOX_MAX, Mailbox};
+use super::qos::Throttle;
 use super::reader::{self, Readers, Recruit};
 use super::service::{Message, Service};
 use super::sockets::SocketFile;
@@ -75,6 +76,8 @@ pub struct Job {
     pub alerts: Alerts,
     /// Counts its clients.
     pub gate: Arc<Gate>,
+    /// Limits what they get.
+    pub throttle: Arc<Throttle>,
     /// Most clients at once.
     pub connections_max: usize,
     /// Threads that serve its clients; with none the data thread does.
@@ -110,6 +113,7 @@ impl Running {
             waker: driver.waker(),
         };
         let operator = Arc::new(operator(&job, mailbox)?);
+        job.throttle.add(driver.waker());
         let (seat, arrivals) = Seat::new(job.connections_max, driver.waker());
         let (tell_opened, opened) = sync_channel(1);
         let heartbeat = Heartbeat::default();
@@ -232,6 +236,7 @@ impl Crew {
         let what = format!("reader thread {number} of {}", job.array.name);
         let watched = Watched::new(what, heartbeat.clone(), driver.waker());
         self.chair.add(driver.waker());
+        job.throttle.add(driver.waker());
         let station = Station {
             thread: number,
             arrivals,
@@ -239,6 +244,7 @@ impl Crew {
             pool,
             memory,
             chair: self.chair.clone(),
+            throttle: job.throttle.clone(),
             tally: Arc::default(),
         };
         self.seats.push(seat);
@@ -312,6 +318,7 @@ impl DataThread {
         let books = Books {
             tallies: counted.chain([tally.clone()]).collect(),
             gate: job.gate.clone(),
+            throttle: job.throttle.clone(),
             opened: Instant::now(),
         };
         let trend = operator.trend.clone();
@@ -330,6 +337,7 @@ impl DataThread {
             pool,
             memory: job.memory,
             chair: Arc::default(),
+            throttle: job.throttle,
             tally,
         });
         let service = Service::new((host, readers), frontend, inbox, (about, books), heartbeat);

@@ -4,10 +4,12 @@ use super::budget::Budget;
 use super::front::Handover;
 use super::gate::Ticket;
 use super::log::Chatter;
+use super::qos::{Throttle, Turn};
 use super::transport::{End, Received, Transport};
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uraid_buffer::{BufMut, Pool};
 use uraid_io::driver::{Driver, StreamId};
@@ -66,6 +68,15 @@ pub struct Client {
     under_way: usize,
     /// Requests that were not begun yet.
     ready: VecDeque<ClientRequest>,
+    /// When the first of them may begin, under the export's limits; none before anybody asked.
+    turn: Option<Turn>,
+    /// It waits for that.
+    waits_for_turn: bool,
+    /// When it is in the queue of those that wait for their turn: the owner of the queue keeps
+    /// this.
+    pub queued_until: Option<Instant>,
+    /// The server is to stop: nothing is kept waiting any more.
+    shutting_down: bool,
     /// A payload that must not come yet, as there is no room for it.
     parked: Option<(BufMut, Range<usize>)>,
     /// The payload that the peer is sending.
@@ -105,6 +116,10 @@ impl Client {
             _ticket: ticket,
             under_way: 0,
             ready: VecDeque::new(),
+            turn: None,
+            waits_for_turn: false,
+            queued_until: None,
+            shutting_down: false,
             parked: None,
             arriving: None,
             arrived_bytes: 0,
@@ -146,6 +161,7 @@ impl Client {
     /// Forgets what nobody will see the answer of.
     fn abandon(&mut self, budget: &mut Budget) {
         self.parked = None;
+        self.turn = None;
         for request in std::mem::take(&mut self.ready) {
             if !answers_with_data(&request) {
                 budget.give_back(self.stream, request.kind.payload_bytes());
@@ -279,16 +295,32 @@ impl Client {
         self.transport.closed();
     }
 
-    /// The next request to carry out, if there is room for its payload.
-    pub fn next_request(&mut self, budget: &mut Budget) -> Option<ClientRequest> {
+    /// The next request to carry out, if it is its turn and there is room for its payload.
+    pub fn next_request(
+        &mut self,
+        throttle: &Arc<Throttle>,
+        budget: &mut Budget,
+    ) -> Option<ClientRequest> {
         let request = self.ready.front()?;
+        let hurry = self.shutting_down;
+        self.waits_for_turn = !throttle.admits(&mut self.turn, &request.kind, hurry);
+        if self.waits_for_turn {
+            return None;
+        }
         if answers_with_data(request) && !budget.try_take(self.stream, request.kind.payload_bytes())
         {
             self.waits_for_room = true;
             return None;
         }
+        self.turn.take().into_iter().for_each(Turn::take);
         self.under_way += 1;
         self.ready.pop_front()
+    }
+
+    /// When its next request may begin, if that has to wait.
+    pub fn turn_at(&self) -> Option<Instant> {
+        let turn = self.turn.as_ref().filter(|_| self.waits_for_turn);
+        turn.map(|turn| turn.at)
     }
 
     /// Takes an answer to a request of `bytes` of payload.
@@ -309,6 +341,7 @@ impl Client {
 
     /// Refuses new requests from now on.
     pub fn shutdown(&mut self) {
+        self.shutting_down = true;
         self.session.shutdown();
     }
 

@@ -1,5 +1,6 @@
 //! What an operator may say about an export: `--export`.
 
+use super::qos::{LIMITS, Limits};
 use crate::control::paths::check_name;
 use std::str::FromStr;
 use uraid_nbd::Access;
@@ -19,6 +20,8 @@ pub struct ExportOptions {
     pub tls_clients: Vec<String>,
     /// Most clients of it at once; none means as many as the server takes.
     pub connections_max: Option<usize>,
+    /// How much all of them together get at most.
+    pub limits: Limits,
     /// A line for people, instead of the usual one.
     pub description: Option<String>,
 }
@@ -34,15 +37,21 @@ pub enum Takes {
     Texts,
     /// A number.
     Number,
+    /// A number of bytes.
+    Size,
 }
 
 /// All that can be said about an export, on the command line and in files.
-pub const KEYS: [(&str, Takes); 6] = [
+pub const KEYS: [(&str, Takes); 10] = [
     ("read-only", Takes::Nothing),
     ("hidden", Takes::Nothing),
     ("tls", Takes::Nothing),
     ("tls-client", Takes::Texts),
     ("max-connections", Takes::Number),
+    ("iops", Takes::Number),
+    ("iops-burst", Takes::Number),
+    ("bandwidth", Takes::Size),
+    ("bandwidth-burst", Takes::Size),
     ("description", Takes::Text),
 ];
 
@@ -89,6 +98,15 @@ impl ExportOptions {
         }
     }
 
+    /// Whether what was said makes sense together.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check(&self) -> Result<(), String> {
+        let problem = |problem| format!("the export {}: {problem}", self.name);
+        self.limits.check().map_err(problem)
+    }
+
     fn set_word(&mut self, word: &str) -> Result<(), String> {
         let (key, value) = match word.split_once('=') {
             Some((key, value)) => (key, Some(value)),
@@ -97,7 +115,7 @@ impl ExportOptions {
         let takes = KEYS.iter().find(|(name, _)| *name == key);
         match (takes, value) {
             (Some((_, Takes::Nothing)), None) => self.set(key, "true"),
-            (Some((_, Takes::Text | Takes::Texts | Takes::Number)), Some(value)) => {
+            (Some(_), Some(value)) if !matches!(takes, Some((_, Takes::Nothing))) => {
                 self.set(key, value)
             }
             _ => Err(format!("{word:?} is none of {}", usages().join(", "))),
@@ -118,6 +136,10 @@ impl ExportOptions {
                 let number = value.parse().ok().filter(|number| *number > 0);
                 let number = number.ok_or("max-connections is a number from 1 up")?;
                 self.connections_max = Some(number);
+            }
+            key if is_limit(key) => {
+                let set = self.limits.set(key, value);
+                set.map_err(|problem| format!("{key}: {problem}"))?;
             }
             "description" if value.len() > DESCRIPTION_BYTES_MAX => {
                 return Err(format!(
@@ -140,10 +162,18 @@ impl ExportOptions {
             "tls" => flag(self.tls),
             "tls-client" => self.tls_clients.clone(),
             "max-connections" => Vec::from_iter(self.connections_max.map(|max| max.to_string())),
+            key if is_limit(key) => match self.limits.get(key) {
+                0 => Vec::new(),
+                limit => vec![limit.to_string()],
+            },
             "description" => Vec::from_iter(self.description.clone()),
             other => panic!("{other} is no key of an export"),
         }
     }
+}
+
+fn is_limit(key: &str) -> bool {
+    LIMITS.iter().any(|(name, _)| *name == key)
 }
 
 /// Each key with what it takes, for a message.
@@ -153,6 +183,7 @@ fn usages() -> Vec<String> {
         Takes::Text => format!("{key}=TEXT"),
         Takes::Texts => format!("{key}=NAME"),
         Takes::Number => format!("{key}=N"),
+        Takes::Size => format!("{key}=SIZE"),
     };
     KEYS.iter().map(usage).collect()
 }
@@ -163,7 +194,7 @@ mod tests {
 
     #[test]
     fn options_are_read_in_any_order_and_the_description_to_the_end() {
-        let options = "tank,hidden,tls-client=a,max-connections=4,read-only,tls-client=b,description=disks, all of them";
+        let options = "tank,hidden,iops=500,bandwidth=1M,tls-client=a,max-connections=4,read-only,tls-client=b,description=disks, all of them";
         assert_eq!(
             options.parse(),
             Ok(ExportOptions {
@@ -173,6 +204,11 @@ mod tests {
                 tls: false,
                 tls_clients: vec!["a".to_string(), "b".to_string()],
                 connections_max: Some(4),
+                limits: Limits {
+                    iops: 500,
+                    bandwidth: 1 << 20,
+                    ..Limits::default()
+                },
                 description: Some("disks, all of them".to_string()),
             })
         );
@@ -218,6 +254,11 @@ mod tests {
             "a,max-connections",
             "a,max-connections=0",
             "a,max-connections=x",
+            "a,iops",
+            "a,iops=1k",
+            "a,iops=-1",
+            "a,bandwidth=quick",
+            "a,bandwidth-burst",
             &long,
         ] {
             let parsed = text.parse::<ExportOptions>();

@@ -12,6 +12,7 @@ use super::fence::Fence;
 use super::gate::Gate;
 use super::log::Chatter;
 use super::memory::Memory;
+use super::qos::{PAUSE_MIN, Throttle};
 use super::tally::{Begun, Tally};
 use super::translate::{client_answer, engine_request};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -60,6 +61,8 @@ pub struct Station {
     pub memory: Memory,
     /// Where a client sits with a larger request; shared with the other threads of the array.
     pub chair: Arc<Chair>,
+    /// Limits what they get; shared with the other threads of the array.
+    pub throttle: Arc<Throttle>,
     /// Counts what was answered.
     pub tally: Arc<Tally>,
 }
@@ -86,6 +89,11 @@ pub struct Frontend {
     waiting: VecDeque<StreamId>,
     /// When to look next for peers that hold up those.
     next_check: Option<Instant>,
+    throttle: Arc<Throttle>,
+    /// Clients that wait for their turn, by when it comes.
+    turns: BTreeSet<(Instant, StreamId)>,
+    /// Those are turns of this round.
+    round: u64,
     requests: BTreeMap<RequestId, UnderWay>,
     next_request: u64,
     chatter: Chatter,
@@ -106,6 +114,9 @@ impl Frontend {
             budget: Budget::new(&station.memory, station.chair),
             waiting: VecDeque::new(),
             next_check: None,
+            throttle: station.throttle,
+            turns: BTreeSet::new(),
+            round: 0,
             requests: BTreeMap::new(),
             next_request: (station.thread as u64) << THREAD_SHIFT,
             chatter: Chatter::default(),
@@ -182,6 +193,7 @@ impl Frontend {
     /// carried out. True when there were any.
     pub fn advance(&mut self, carrier: &mut impl Carrier) -> bool {
         let mut requested = false;
+        self.take_turns();
         for stream in std::mem::take(&mut self.touched) {
             requested |= self.advance_client(stream, carrier);
         }
@@ -199,6 +211,23 @@ impl Frontend {
         requested
     }
 
+    /// Has clients looked at whose turn has come, or who are to ask for another one.
+    fn take_turns(&mut self) {
+        if self.turns.is_empty() {
+            return;
+        }
+        let (now, round) = (Instant::now(), self.throttle.round());
+        let anew = std::mem::replace(&mut self.round, round) != round;
+        while let Some((at, stream)) = self.turns.first().copied()
+            && (anew || at <= now)
+        {
+            self.turns.pop_first();
+            let client = self.clients.get_mut(&stream);
+            client.expect("who has gone waits for nothing").queued_until = None;
+            self.touched.insert(stream);
+        }
+    }
+
     fn advance_client(&mut self, stream: StreamId, carrier: &mut impl Carrier) -> bool {
         let mut requested = false;
         let client = self.clients.get_mut(&stream);
@@ -206,10 +235,12 @@ impl Frontend {
         loop {
             client.advance(carrier.driver(), &mut self.budget, &mut self.chatter);
             if client.is_over() {
+                let queued = client.queued_until.take();
+                queued.map(|at| self.turns.remove(&(at, stream)));
                 self.clients.remove(&stream);
                 return requested;
             }
-            let Some(request) = client.next_request(&mut self.budget) else {
+            let Some(request) = client.next_request(&self.throttle, &mut self.budget) else {
                 break;
             };
             let id = RequestId(self.next_request);
@@ -223,6 +254,12 @@ impl Frontend {
             self.requests.insert(id, under_way);
             carrier.request(id, engine_request(request.kind));
             requested = true;
+        }
+        let turn = client.turn_at();
+        let before = std::mem::replace(&mut client.queued_until, turn);
+        if before != turn {
+            before.map(|at| self.turns.remove(&(at, stream)));
+            self.turns.extend(turn.map(|at| (at, stream)));
         }
         if client.waits_for_room() && !client.queued {
             client.queued = true;
@@ -272,6 +309,12 @@ impl Frontend {
     /// When those that newcomers wait for are to be dropped.
     pub fn fence_deadline(&self) -> Option<Instant> {
         self.fence.deadline()
+    }
+
+    /// When the next client's turn comes, or a little later.
+    pub fn turn_deadline(&self, now: Instant) -> Option<Instant> {
+        let (at, _) = self.turns.first()?;
+        Some((*at).max(now + PAUSE_MIN))
     }
 
     /// While clients wait for memory, or those of other threads for their turn with a large

@@ -43,6 +43,7 @@ pub mod metrics;
 mod operator;
 mod page;
 mod program;
+pub mod qos;
 pub mod random;
 pub mod reader;
 pub mod reclaim;

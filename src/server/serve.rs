@@ -14,6 +14,7 @@ use super::members::{Access, Group, OpenArray, groups, open_array};
 use super::memory::Memory;
 use super::metrics::{MetricsServer, Shown};
 use super::operator::Mailbox;
+use super::qos::Throttle;
 use super::reader::READER_DESCRIPTORS;
 use super::service::Message;
 use super::sockets::{Listener, Pidfile, SocketFile, open_control, open_listeners, open_metrics};
@@ -241,6 +242,7 @@ pub fn check_exports(found: &[Group], exports: &[ExportOptions]) -> Result<(), F
                 "--export speaks of {name} twice; say it all at once"
             )));
         }
+        export.check().map_err(Failure::usage)?;
         // One whose superblocks cannot be read has no name; opening it says why.
         if !found
             .iter()
@@ -314,7 +316,7 @@ impl Jobs<'_> {
         let options = self.options;
         let here = self.listeners.iter().filter(|l| l.offers(&array.name));
         let uri = |listener: &Listener| listener.reach.uri(&array.name, options.requires_tls());
-        let limit = options.export(&array.name).connections_max;
+        let export = options.export(&array.name);
         Job {
             manner: options.manner.clone(),
             memory,
@@ -322,7 +324,8 @@ impl Jobs<'_> {
             uris: here.filter_map(uri).collect(),
             succession: self.succession.clone(),
             alerts: self.alerts.clone(),
-            gate: Gate::new(limit.unwrap_or(self.connections_max)),
+            gate: Gate::new(export.connections_max.unwrap_or(self.connections_max)),
+            throttle: Throttle::new(export.limits),
             connections_max: self.connections_max,
             readers: options.readers,
             array,

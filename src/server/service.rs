@@ -4,8 +4,9 @@
 use super::frontend::{Carrier, Frontend, thread_of};
 use super::heartbeat::Heartbeat;
 use super::host::{Answer, Host, Notice};
+use super::qos::{Limits, Throttle};
 use super::reader::Readers;
-use super::settings;
+use super::settings::{self, Changes};
 use super::tally::Books;
 use super::{clock, log};
 use crate::control::wire::{
@@ -14,6 +15,7 @@ use crate::control::wire::{
 };
 use crate::failure::Failure;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 use uraid_engine::api::{Command, Device, DeviceId, Mode, ScrubOrder};
@@ -61,6 +63,8 @@ impl Notes {
 /// What the engine is to do for an order.
 enum Plan {
     Command(Command),
+    /// The same, and these limits of clients besides.
+    WithLimits(Command, Limits),
     /// The command takes in the device that came with the order.
     WithDevice(Box<dyn FnOnce(Device) -> Command>),
 }
@@ -231,6 +235,10 @@ impl Service {
         }
         match self.plan(order) {
             Ok(Plan::Command(command)) => self.host.command(command, mode, answer),
+            Ok(Plan::WithLimits(command, limits)) => {
+                let answer = with_limits(limits, mode, self.books.throttle.clone(), answer);
+                self.host.command(command, mode, answer);
+            }
             Ok(Plan::WithDevice(command)) => {
                 let file = file.expect("the operator opened the device");
                 self.host.command_with(file, command, mode, answer);
@@ -271,7 +279,13 @@ impl Service {
             }
             Order::Set(body) => {
                 let of = body.member.as_ref().map(member).transpose()?;
-                Plan::Command(Command::Set(settings::read(&body.settings, of.as_ref())?))
+                let limits = self.books.throttle.limits();
+                let changes = settings::read(&body.settings, of.as_ref(), limits)?;
+                let Changes { engine, limits } = changes;
+                match limits {
+                    Some(limits) => Plan::WithLimits(Command::Set(engine), limits),
+                    None => Plan::Command(Command::Set(engine)),
+                }
             }
             Order::ScrubStart(ScrubStartBody {
                 bytes_per_second_max,
@@ -330,7 +344,24 @@ impl Service {
         };
         let patience = self.frontend.check_patience(self.host.driver(), now);
         let fence = self.frontend.fence_deadline();
-        let first = [phase, patience, fence].into_iter().flatten().min();
+        let turn = self.frontend.turn_deadline(now);
+        let first = [phase, patience, fence, turn].into_iter().flatten().min();
         first.map(|at| at.saturating_duration_since(now))
     }
+}
+
+/// Has clients limited once the engine has done its part, if it does; then gives the `answer`.
+fn with_limits(limits: Limits, mode: Mode, throttle: Arc<Throttle>, answer: Answer) -> Answer {
+    Box::new(move |done| {
+        let earnest = done.is_ok() && mode == Mode::Earnest;
+        if earnest {
+            throttle.set(limits);
+        }
+        let said = earnest.then(|| limits.describe());
+        answer(done.map(|text| {
+            let parts = [Some(text), said].into_iter().flatten();
+            let parts: Vec<String> = parts.filter(|part| !part.is_empty()).collect();
+            parts.join("; ")
+        }))
+    })
 }

@@ -1,5 +1,6 @@
 //! What operators can set of an array in service, in their words.
 
+use super::qos::{LIMITS, Limits};
 use crate::failure::Failure;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -7,7 +8,14 @@ use std::str::FromStr;
 use uraid_engine::api::{MemberName, Setting};
 
 /// Settings of an array.
-const OF_ARRAY: [&str; 2] = ["read-balance", "hedge-percent"];
+const OF_ARRAY: [&str; 6] = [
+    "read-balance",
+    "hedge-percent",
+    "iops",
+    "iops-burst",
+    "bandwidth",
+    "bandwidth-burst",
+];
 
 /// Settings of a member.
 const OF_MEMBER: [&str; 2] = ["write-mostly", "read-weight"];
@@ -18,20 +26,56 @@ pub const HEDGE_PERCENT_MAX: u8 = 100;
 /// Largest weight of a member.
 pub const READ_WEIGHT_MAX: u16 = 1000;
 
-/// Reads settings of the array, or of `member`, as they were typed.
+/// What is to be changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Changes {
+    /// By the engine.
+    pub engine: Vec<Setting>,
+    /// Limits of clients, all of them, if one is among the settings.
+    pub limits: Option<Limits>,
+}
+
+/// Reads settings of the array, or of `member`, as they were typed; `limits` are those of clients
+/// so far.
 ///
 /// # Errors
 /// Names that are not known, or belong to the other; values that make no sense.
 pub fn read(
     settings: &BTreeMap<String, String>,
     member: Option<&MemberName>,
-) -> Result<Vec<Setting>, Failure> {
+    limits: Limits,
+) -> Result<Changes, Failure> {
     if settings.is_empty() {
         return Err(Failure::usage("nothing is to be set"));
     }
-    let all = settings.iter();
-    all.map(|(name, value)| read_one(name, value, member))
-        .collect()
+    let is_limit = |name: &str| member.is_none() && LIMITS.iter().any(|(limit, _)| *limit == name);
+    let others = settings.iter().filter(|(name, _)| !is_limit(name));
+    let limits = settings.keys().any(|name| is_limit(name)).then_some(limits);
+    Ok(Changes {
+        engine: others
+            .map(|(name, value)| read_one(name, value, member))
+            .collect::<Result<_, _>>()?,
+        limits: limits.map(|limits| changed(limits, settings)).transpose()?,
+    })
+}
+
+/// Limits after a change. With a limit its burst goes, unless that is set too.
+fn changed(mut limits: Limits, settings: &BTreeMap<String, String>) -> Result<Limits, Failure> {
+    // In their order: a limit comes before its burst.
+    for (name, _) in LIMITS {
+        let Some(value) = settings.get(name) else {
+            continue;
+        };
+        let set = limits.set(name, value);
+        set.map_err(|problem| Failure::usage(format!("{name}: {problem}")))?;
+        match (name, limits.get(name)) {
+            ("iops", 0) => limits.iops_burst = 0,
+            ("bandwidth", 0) => limits.bandwidth_burst = 0,
+            _ => {}
+        }
+    }
+    limits.check().map_err(Failure::usage)?;
+    Ok(limits)
 }
 
 fn read_one(name: &str, value: &str, member: Option<&MemberName>) -> Result<Setting, Failure> {
@@ -97,7 +141,9 @@ mod tests {
     fn settings_are_read_as_typed_and_nonsense_is_named() {
         let one = |name: &str, value: &str, of: Option<u16>| {
             let settings = [(name.to_string(), value.to_string())].into();
-            read(&settings, of.map(MemberName::Slot).as_ref()).map(|mut all| all.remove(0))
+            let of = of.map(MemberName::Slot);
+            let changes = read(&settings, of.as_ref(), Limits::default());
+            changes.map(|mut changes| changes.engine.remove(0))
         };
         assert_eq!(
             one("read-balance", "round-robin", None).unwrap(),
@@ -123,11 +169,33 @@ mod tests {
             ("read-weight", "0", Some(1), "from 1 to 1000"),
             ("write-mostly", "yes", None, "with --member"),
             ("read-balance", "weighted", Some(1), "leave out --member"),
+            ("iops", "5", Some(1), "leave out --member"),
+            ("iops", "many", None, "no number of requests"),
+            ("bandwidth-burst", "1M", None, "without bandwidth"),
             ("speed", "high", None, "hedge-percent"),
         ] {
             let failure = one(name, value, of).unwrap_err();
             assert!(failure.message.contains(what), "{failure}");
         }
-        assert!(read(&BTreeMap::new(), None).is_err());
+        assert!(read(&BTreeMap::new(), None, Limits::default()).is_err());
+    }
+
+    #[test]
+    fn limits_change_one_by_one_and_a_burst_goes_with_its_limit() {
+        let set = |words: &str, limits: Limits| {
+            let pairs = words.split(' ').map(|word| word.split_once('=').unwrap());
+            let settings = pairs.map(|(name, value)| (name.to_string(), value.to_string()));
+            read(&settings.collect(), None, limits)
+        };
+        let limits = set("iops-burst=9 iops=5 hedge-percent=3", Limits::default()).unwrap();
+        assert_eq!(limits.engine, [Setting::HedgePercent(3)]);
+        let limits = limits.limits.unwrap();
+        assert_eq!((limits.iops, limits.iops_burst), (5, 9));
+        let limits = set("bandwidth=1M", limits).unwrap().limits.unwrap();
+        assert_eq!((limits.iops, limits.bandwidth), (5, 1 << 20));
+        let limits = set("iops=0", limits).unwrap().limits.unwrap();
+        assert_eq!((limits.iops_burst, limits.bandwidth), (0, 1 << 20));
+        assert_eq!(set("hedge-percent=1", limits).unwrap().limits, None);
+        assert!(set("iops-burst=3", limits).is_err());
     }
 }

@@ -3,6 +3,7 @@
 
 use super::counter::Counter;
 use super::gate::Gate;
+use super::qos::Throttle;
 use crate::control::wire::{OperationReport, StatusReport};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,6 +114,8 @@ pub struct Books {
     pub tallies: Vec<Arc<Tally>>,
     /// Counts clients.
     pub gate: Arc<Gate>,
+    /// Limits what they get.
+    pub throttle: Arc<Throttle>,
     /// Since when the array has been served.
     pub opened: Instant,
 }
@@ -122,6 +125,7 @@ impl Books {
     pub fn enter(&self, status: &mut StatusReport) {
         status.requests = report(&self.tallies);
         status.clients = self.gate.clients();
+        status.limits = self.throttle.report();
         status.uptime_seconds = self.opened.elapsed().as_secs();
     }
 }

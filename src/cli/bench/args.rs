@@ -2,8 +2,8 @@
 
 use super::layout::Layout;
 use crate::cli::args::{IoBackend, LevelName};
-use crate::cli::sizes::parse_size;
 use crate::failure::Failure;
+use crate::sizes::parse_size;
 use clap::{ArgAction, Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;

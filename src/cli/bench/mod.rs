@@ -14,9 +14,9 @@ mod progress;
 mod report;
 
 use super::output::Output;
-use super::sizes::show_duration;
 use crate::failure::{Doing, Failure};
 use crate::server::members::canonical;
+use crate::sizes::show_duration;
 use args::BenchArgs;
 use clap::ValueEnum;
 use interrupt::Interrupt;

@@ -1,7 +1,7 @@
 //! Where members are: directories that are removed again, and what they are on.
 
-use crate::cli::sizes::show_size;
 use crate::failure::{Doing, Failure};
+use crate::sizes::show_size;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access, mkdtemp};
 use std::fs;

@@ -2,7 +2,7 @@
 
 use super::measure::{Cell, Measured, Plan, Sample};
 use crate::cli::output::table;
-use crate::cli::sizes::show_size;
+use crate::sizes::show_size;
 use serde::Serialize;
 use uraid_load::Drive;
 

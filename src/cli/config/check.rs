@@ -115,6 +115,8 @@ pub fn verdicts(args: &ServeArgs, settings: &Settings, files: &[File]) -> Vec<Fi
         Err(failure) => judge(at(&["tls"]), Err(failure)),
         Ok(options) => {
             for export in &settings.exports {
+                let sense = export.options.check().map_err(Failure::usage);
+                judge(export.place.clone(), sense);
                 let offered = [export.options.clone()];
                 judge(
                     export.place.clone(),

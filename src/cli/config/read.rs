@@ -237,6 +237,7 @@ impl Reader<'_> {
             let (kind, example) = match takes {
                 Takes::Nothing => (Kind::Flag, "true"),
                 Takes::Number => (Kind::Number, "N"),
+                Takes::Size => (Kind::Size, "\"SIZE\""),
                 Takes::Text => (Kind::Text, "\"TEXT\""),
                 Takes::Texts => (Kind::Text, "[\"NAME\"]"),
             };

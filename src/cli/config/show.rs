@@ -76,6 +76,7 @@ impl Shown {
             let kind = match takes {
                 Takes::Nothing => Kind::Flag,
                 Takes::Number => Kind::Number,
+                Takes::Size => Kind::Size,
                 Takes::Text | Takes::Texts => Kind::Text,
             };
             let values = export.options.said(key);

@@ -1,7 +1,7 @@
 //! The command line of `uraid plan`.
 
 use super::super::args::LevelName;
-use super::super::sizes::{parse_hours, parse_rate, parse_size};
+use crate::sizes::{parse_hours, parse_rate, parse_size};
 use clap::Args;
 
 /// `uraid plan`.

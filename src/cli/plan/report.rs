@@ -1,8 +1,8 @@
 //! What a plan says, for people and for programs.
 
 use super::super::output::table;
-use super::super::sizes::{show_chance, show_hours, show_share, show_size};
 use super::args::PlanArgs;
+use crate::sizes::{show_chance, show_hours, show_share, show_size};
 use serde::Serialize;
 use uraid_plan::layout::{Layout, WriteCost};
 use uraid_plan::outlook::{Assumptions, Loss, Outlook};

@@ -1,6 +1,6 @@
 //! Numbers as bars, lines and short words.
 
-use crate::cli::sizes::show_size;
+use crate::sizes::show_size;
 
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 

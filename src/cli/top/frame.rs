@@ -3,7 +3,7 @@
 use super::gauges::{clients, work};
 use super::members;
 use super::view::{View, Watched};
-use crate::cli::render::{advice, layout};
+use crate::cli::render::{advice, layout, limits};
 use crate::control::wire::{EventReport, StatusReport};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -150,6 +150,8 @@ fn head(view: &View, status: &StatusReport, now: Instant) -> Text<'static> {
     let troubles = words.troubles.into_iter();
     lines.extend(troubles.map(|trouble| Line::from(trouble).fg(Color::Red)));
     lines.push(redundancy(status, &words.risk));
+    let limits = limits(&status.limits).into_iter();
+    lines.extend(limits.map(|text| Line::from(format!("limits     {text}")).dim()));
     Text::from(lines)
 }
 

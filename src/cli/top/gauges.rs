@@ -2,8 +2,8 @@
 
 use super::bars::{bar, count, micros, permille, sparkline, speed};
 use super::view::Watched;
-use crate::cli::sizes::show_duration;
 use crate::control::wire::{Rate, StatusReport, TrendSample};
+use crate::sizes::show_duration;
 use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span, Text};
 use std::time::Duration;

@@ -3,8 +3,8 @@
 use super::bars::{count, mebibytes, micros};
 use super::frame::tone;
 use super::view::{Pace, Watched};
-use crate::cli::sizes::show_duration;
 use crate::control::wire::{MemberReport, Rate, StatusReport};
+use crate::sizes::show_duration;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::style::{Color, Style, Stylize};

@@ -12,6 +12,23 @@ pub struct ClientsReport {
     pub max: u64,
 }
 
+/// Limits on what clients get, in a status; 0 is no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct LimitsReport {
+    /// Requests a second, reads and writes together.
+    pub iops: u64,
+    /// Requests at once after a rest.
+    pub iops_burst: u64,
+    /// Bytes read and written a second.
+    pub bytes_per_second: u64,
+    /// Bytes at once after a rest.
+    pub burst_bytes: u64,
+    /// Requests that had to wait since the server started.
+    pub delayed: u64,
+    /// How long they waited in all, in nanoseconds.
+    pub delayed_nanos: u64,
+}
+
 /// Room for what is to be written, in a status.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct RoomReport {

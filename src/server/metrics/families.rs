@@ -34,6 +34,7 @@ pub fn write(page: &mut Page, alerts: &[AlertCount]) -> fmt::Result {
     arrays(page)?;
     room(page)?;
     clients(page)?;
+    limits(page)?;
     io(page)?;
     members(page)?;
     rebuilds(page)?;
@@ -194,6 +195,33 @@ fn clients(page: &mut Page) -> fmt::Result {
         for (kind, requests) in &a.requests {
             s.add(&[("kind", kind)], Value::Counter(requests.failed));
         }
+    })
+}
+
+fn limits(page: &mut Page) -> fmt::Result {
+    type Read = fn(&StatusReport) -> u64;
+    let gauges: [(&str, &str, Read); 2] = [
+        (
+            "uraid_limit_requests_per_second",
+            "Requests that clients may make in a second; 0: no limit",
+            |a| a.limits.iops,
+        ),
+        (
+            "uraid_limit_bytes_per_second",
+            "Bytes that clients may read and write in a second; 0: no limit",
+            |a| a.limits.bytes_per_second,
+        ),
+    ];
+    for (name, help, read) in gauges {
+        page.arrays((name, help, GAUGE), |a, s| s.add(&[], gauge(read(a))))?;
+    }
+    let help = "Requests that had to wait for a limit";
+    page.arrays(("uraid_limit_delayed", help, COUNTER), |a, s| {
+        s.add(&[], Value::Counter(a.limits.delayed));
+    })?;
+    let help = "How long they waited before they were taken up";
+    page.arrays(("uraid_limit_delay_seconds", help, COUNTER), |a, s| {
+        s.add(&[], Value::Nanos(a.limits.delayed_nanos));
     })
 }
 

@@ -256,7 +256,8 @@ impl Reader {
         let patience = self.frontend.check_patience(&self.means.driver, now);
         let fence = self.frontend.fence_deadline();
         let late = self.means.direct.deadline();
-        let all = [goodbye, patience, fence, late];
+        let turn = self.frontend.turn_deadline(now);
+        let all = [goodbye, patience, fence, late, turn];
         let first = all.into_iter().flatten().min();
         first.map(|at| at.saturating_duration_since(now))
     }
