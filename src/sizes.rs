@@ -31,6 +31,33 @@ pub fn parse_rate(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Reads a latency in nanoseconds: `500us`, `5ms`, `2s`, or `0`.
+pub fn parse_latency(text: &str) -> Result<u64, String> {
+    let units = [("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
+    let split = units
+        .iter()
+        .find_map(|(unit, nanos)| Some((text.strip_suffix(unit)?, *nanos)));
+    let (number, nanos) = split.unwrap_or((text, 0));
+    let number: Option<u64> = number.parse().ok();
+    // A bare number is no time, but for 0.
+    let fits = number.filter(|number| nanos > 0 || *number == 0);
+    let latency = fits.and_then(|number| number.checked_mul(nanos));
+    let latency = latency.filter(|latency| *latency <= LATENCY_MAX);
+    latency.ok_or_else(|| "a latency is like 500us, 5ms or 2s, at most 60s; 0 for none".to_string())
+}
+
+/// Longest latency that is taken.
+const LATENCY_MAX: u64 = 60_000_000_000;
+
+/// `nanos` as [`parse_latency`] reads it.
+pub fn show_latency(nanos: u64) -> String {
+    match nanos {
+        n if n.is_multiple_of(1_000_000_000) => format!("{} s", n / 1_000_000_000),
+        n if n.is_multiple_of(1_000_000) => format!("{} ms", n / 1_000_000),
+        n => format!("{} us", n / 1000),
+    }
+}
+
 fn suffix_shift(suffix: &str) -> Option<u32> {
     let upper = suffix.to_ascii_uppercase();
     let unit = upper
@@ -159,6 +186,32 @@ fn show_rounded(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn latencies_have_units_and_read_as_they_were_typed() {
+        for (text, nanos) in [
+            ("0", 0),
+            ("500us", 500_000),
+            ("5ms", 5_000_000),
+            ("2s", 2_000_000_000),
+        ] {
+            assert_eq!(parse_latency(text), Ok(nanos), "{text}");
+            let shown = show_latency(nanos).replace(' ', "");
+            assert_eq!(parse_latency(&shown), Ok(nanos), "{shown}");
+        }
+        for text in [
+            "",
+            "5",
+            "ms",
+            "-1ms",
+            "1.5ms",
+            "61s",
+            "1h",
+            "99999999999999999s",
+        ] {
+            assert!(parse_latency(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn times_have_units() {

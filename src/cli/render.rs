@@ -2,8 +2,8 @@
 
 use super::findings;
 use super::output::table;
-use crate::sizes::{show_duration, show_size};
-use crate::control::wire::{Advice, EventReport, LimitsReport, MemberReport, RebuildReport, StatusReport};
+use crate::sizes::{show_duration, show_latency, show_size};
+use crate::control::wire::{Advice, EventReport, LimitsReport, MemberReport, PaceReport, RebuildReport, StatusReport};
 use crate::failure::Exit;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub fn status(status: &StatusReport) -> String {
             .map(|trouble| format!("        {trouble}")),
     );
     lines.push(format!("risk    {}", risk(status)));
+    lines.extend(pace(&status.background).map(|pace| format!("pace    {pace}")));
     lines.extend(limits(&status.limits).map(|limits| format!("limits  {limits}")));
     if status.scrub.state != "never" || status.scrub.due_in_seconds.is_some() {
         lines.push(format!("scrub   {}", findings::progress(&status.scrub)));
@@ -69,6 +70,24 @@ pub fn layout(status: &StatusReport) -> String {
         show_size(status.size_bytes),
         if status.read_only { ", read-only" } else { "" }
     )
+}
+
+/// How rebuilds and scrubs get on with clients, if more is said of that than a share.
+fn pace(pace: &PaceReport) -> Option<String> {
+    let speed = |what: &str, rate: u64| (rate > 0).then(|| format!("{} {what}", show_size(rate)));
+    let bounds = [
+        speed("a second at least", pace.rebuild_bytes_per_second_min),
+        speed("a second at most", pace.rebuild_bytes_per_second_max),
+    ];
+    let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+    let rebuilds = (!bounds.is_empty()).then(|| format!("rebuilds fill {}", bounds.join(", ")));
+    let target = (pace.latency_target_nanos > 0).then(|| {
+        let left = u64::from(pace.left_permille) / 10;
+        let target = show_latency(pace.latency_target_nanos);
+        format!("they keep clients below {target} ({left} % of their share is left to them)")
+    });
+    let parts: Vec<String> = [rebuilds, target].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
 
 /// How much clients get at most, if that is limited, and who had to wait for it.
@@ -383,6 +402,18 @@ mod tests {
             text.contains("found   member 1 (/m1): 2 wrong blocks, 0 repaired"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_pace_is_told_where_somebody_has_set_it() {
+        let mut report = samples::optimal();
+        assert!(!status(&report).contains("pace"));
+        report.background.rebuild_bytes_per_second_max = 50 << 20;
+        assert!(status(&report).contains("pace    rebuilds fill 50 MiB a second at most"));
+        report.background.latency_target_nanos = 5_000_000;
+        report.background.left_permille = 250;
+        let text = status(&report);
+        assert!(text.contains("below 5 ms (25 % of their share"), "{text}");
     }
 
     #[test]

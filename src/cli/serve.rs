@@ -91,6 +91,7 @@ fn run_with(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     if args.trial {
         return try_out(args);
     }
+    check_rates(args)?;
     let options = ServeOptions {
         members: all_members(args)?,
         listen: args.listen.clone(),
@@ -109,6 +110,9 @@ fn run_with(args: &ServeArgs, output: Output) -> Result<(), Failure> {
             },
             skip_verification: args.skip_verification,
             rebuild_share_percent: args.rebuild_share,
+            rebuild_floor: args.rebuild_floor,
+            rebuild_ceiling: args.rebuild_ceiling,
+            latency_target_nanos: args.latency_target.nanos,
             reads: read_options(args)?,
         },
         memory: args.memory,
@@ -126,8 +130,21 @@ fn run_with(args: &ServeArgs, output: Output) -> Result<(), Failure> {
     })
 }
 
+/// Whether a rebuild could keep to what it is told.
+pub fn check_rates(args: &ServeArgs) -> Result<(), Failure> {
+    let (floor, ceiling) = (args.rebuild_floor, args.rebuild_ceiling);
+    match ceiling > 0 && floor > ceiling {
+        false => Ok(()),
+        true => Err(Failure::usage(format!(
+            "a rebuild cannot fill {floor} bytes a second at least (--rebuild-floor) and {ceiling} at \
+             most (--rebuild-ceiling)"
+        ))),
+    }
+}
+
 /// Whether a server could begin like this; nothing is opened to be written.
 fn try_out(args: &ServeArgs) -> Result<(), Failure> {
+    check_rates(args)?;
     args.alerts.options()?;
     Tls::load(args.tls.options()?.as_ref(), &args.export)?;
     if args.config.is_some() {

@@ -2,7 +2,6 @@
 
 use super::alert_args::ServeAlertArgs;
 use super::args::parse_name;
-use crate::sizes::parse_size;
 use super::steward_args::ServeStewardArgs;
 use super::tls_args::ServeTlsArgs;
 use crate::server::export::ExportOptions;
@@ -10,6 +9,7 @@ use crate::server::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_LIMIT};
 use crate::server::listen::Listen;
 use crate::server::reader::READERS_LIMIT;
 use crate::server::settings::{HEDGE_PERCENT_MAX, READ_WEIGHT_MAX};
+use crate::sizes::{parse_latency as latency_nanos, parse_size};
 use clap::{ArgAction, Args, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use uraid_engine::api::ReadOptions;
@@ -91,6 +91,17 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 20,
           value_parser = clap::value_parser!(u8).range(1..=100))]
     pub rebuild_share: u8,
+    /// Bytes of a member that a rebuild fills in a second, whatever clients do, as far as members can;
+    /// 0: none
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
+    pub rebuild_floor: u64,
+    /// Bytes of a member that a rebuild fills in a second at most; 0: no limit
+    #[arg(long, value_name = "SIZE", default_value = "0", value_parser = parse_size)]
+    pub rebuild_ceiling: u64,
+    /// Rebuilds and scrubs step back while 99 of 100 requests of clients take longer than this, like
+    /// 5ms; 0: never
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = parse_latency)]
+    pub latency_target: Latency,
     /// Which copy is read where there are several: least-latency (the one that is expected to answer
     /// first), round-robin, weighted (by --read-weight) or address-hash
     #[arg(long, value_name = "HOW", default_value = ReadBalance::default().as_str(),
@@ -145,6 +156,17 @@ pub enum IoBackend {
     Uring,
     /// Threads and pread/pwrite
     Threads,
+}
+
+/// How long requests may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Latency {
+    /// In nanoseconds.
+    pub nanos: u64,
+}
+
+fn parse_latency(text: &str) -> Result<Latency, String> {
+    latency_nanos(text).map(|nanos| Latency { nanos })
 }
 
 fn parse_readers(text: &str) -> Result<usize, String> {

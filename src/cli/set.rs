@@ -16,6 +16,7 @@ Examples:
   uraid set --name demo read-balance=round-robin hedge-percent=0
   uraid set --name demo --member 2 write-mostly=yes
   uraid set --name demo iops=500 bandwidth=100M
+  uraid set --name demo rebuild-ceiling=50M latency-target=5ms
 
 Of an array:
   read-balance   which copy is read: least-latency (the one that is expected to answer first),
@@ -25,6 +26,12 @@ Of an array:
   bandwidth      bytes that they may read and write in a second, like 100M; 0: no limit
   iops-burst, bandwidth-burst
                  what may come at once after a rest; 0: as much as in a tenth of a second
+  rebuild-share  share of the time that a rebuild takes while clients are at work, from 1 to 100
+  rebuild-floor, rebuild-ceiling
+                 bytes that it fills in a second at least, and at most, like 50M; 0: none
+  scrub-rate     bytes of each member that the scrub under way reads in a second at most; 0: no limit
+  latency-target rebuilds and scrubs step back while 99 of 100 requests of clients take longer, like
+                 5ms; 0: never
 Of a member:
   write-mostly   yes: it is read only when others cannot be; no
   read-weight    its share of the reads where they are weighted, from 1 to 1000

@@ -10,7 +10,7 @@ mod overview;
 mod scrub;
 mod trend;
 
-pub use activity::{ClientsReport, LimitsReport, RoomReport};
+pub use activity::{ClientsReport, LimitsReport, PaceReport, RoomReport};
 pub use alert::{AlertResult, AlertTestReport};
 pub use event::{EventReport, EventsReport};
 pub use health::HealthReport;
@@ -243,6 +243,9 @@ pub struct StatusReport {
     /// How much clients get at most.
     #[serde(default)]
     pub limits: LimitsReport,
+    /// How rebuilds and scrubs get on with clients.
+    #[serde(default)]
+    pub background: PaceReport,
     /// Room for what is to be written.
     #[serde(default)]
     pub room: RoomReport,
@@ -339,6 +342,7 @@ impl StatusReport {
             requests: BTreeMap::new(),
             clients: ClientsReport::default(),
             limits: LimitsReport::default(),
+            background: PaceReport::from(&status.pace),
             room: RoomReport::from(&status.room),
             repaired_blocks: status.repaired_blocks,
             uptime_seconds: 0,
@@ -433,6 +437,7 @@ pub mod samples {
             requests: BTreeMap::from([("read".to_string(), OperationReport::default())]),
             clients: ClientsReport::default(),
             limits: LimitsReport::default(),
+            background: PaceReport::default(),
             room: RoomReport::default(),
             repaired_blocks: 0,
             uptime_seconds: 60,

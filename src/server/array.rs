@@ -54,6 +54,12 @@ pub struct Manner {
     pub skip_verification: bool,
     /// Share of the time that a rebuild takes while clients are at work, in percent.
     pub rebuild_share_percent: u8,
+    /// Bytes of a member that a rebuild fills in a second, whatever clients do; 0: none.
+    pub rebuild_floor: u64,
+    /// Bytes of a member that a rebuild fills in a second at most; 0: no limit.
+    pub rebuild_ceiling: u64,
+    /// While 99 of 100 requests of clients take longer, rebuilds and scrubs step back; 0: never.
+    pub latency_target_nanos: u64,
     /// How members are chosen for reads.
     pub reads: ReadOptions,
 }
@@ -363,6 +369,9 @@ fn open(
     options.view_bytes_max = memory.view;
     options.skip_verification = manner.skip_verification;
     options.rebuild_share_percent = manner.rebuild_share_percent;
+    options.rebuild_floor = manner.rebuild_floor;
+    options.rebuild_ceiling = manner.rebuild_ceiling;
+    options.latency_target = manner.latency_target_nanos;
     options.in_flight_bytes_max = memory.in_flight;
     options.journalled_bytes_max = memory.journalled;
     options.checksum_bytes_max = memory.checksums;

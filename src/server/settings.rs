@@ -2,19 +2,25 @@
 
 use super::qos::{LIMITS, Limits};
 use crate::failure::Failure;
+use crate::sizes::{parse_latency, parse_size};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use uraid_engine::api::{MemberName, Setting};
 
 /// Settings of an array.
-const OF_ARRAY: [&str; 6] = [
+const OF_ARRAY: [&str; 11] = [
     "read-balance",
     "hedge-percent",
     "iops",
     "iops-burst",
     "bandwidth",
     "bandwidth-burst",
+    "rebuild-share",
+    "rebuild-floor",
+    "rebuild-ceiling",
+    "latency-target",
+    "scrub-rate",
 ];
 
 /// Settings of a member.
@@ -85,6 +91,18 @@ fn read_one(name: &str, value: &str, member: Option<&MemberName>) -> Result<Sett
             let percent = number(name, value, 0..=HEDGE_PERCENT_MAX.into())?;
             Ok(Setting::HedgePercent(percent as u8))
         }
+        ("rebuild-share", None) => {
+            let percent = number(name, value, 1..=100)?;
+            Ok(Setting::RebuildShare(percent as u8))
+        }
+        ("rebuild-floor", None) => Ok(Setting::RebuildFloor(rate(name, value)?)),
+        ("rebuild-ceiling", None) => Ok(Setting::RebuildCeiling(rate(name, value)?)),
+        ("scrub-rate", None) => Ok(Setting::ScrubRate(rate(name, value)?)),
+        ("latency-target", None) => {
+            let target = parse_latency(value);
+            let target = target.map_err(|e| Failure::usage(format!("{name}: {e}")))?;
+            Ok(Setting::LatencyTarget(target))
+        }
         ("write-mostly", Some(member)) => Ok(Setting::WriteMostly(
             member.clone(),
             yes_or_no(name, value)?,
@@ -120,6 +138,12 @@ fn number(name: &str, value: &str, range: std::ops::RangeInclusive<u32>) -> Resu
             "{name}: {value} is no number from {start} to {end}"
         ))
     })
+}
+
+/// Bytes per second; 0 for none.
+fn rate(name: &str, value: &str) -> Result<u64, Failure> {
+    let rate = parse_size(value.strip_suffix("/s").unwrap_or(value));
+    rate.map_err(|error| Failure::usage(format!("{name}: {error}")))
 }
 
 fn yes_or_no(name: &str, value: &str) -> Result<bool, Failure> {
@@ -161,7 +185,20 @@ mod tests {
             one("read-weight", "3", Some(2)).unwrap(),
             Setting::ReadWeight(MemberName::Slot(2), 3)
         );
+        for (name, value, expected) in [
+            ("rebuild-share", "100", Setting::RebuildShare(100)),
+            ("rebuild-floor", "1M/s", Setting::RebuildFloor(1 << 20)),
+            ("rebuild-ceiling", "0", Setting::RebuildCeiling(0)),
+            ("latency-target", "5ms", Setting::LatencyTarget(5_000_000)),
+            ("scrub-rate", "50M", Setting::ScrubRate(50 << 20)),
+        ] {
+            assert_eq!(one(name, value, None).unwrap(), expected);
+        }
         for (name, value, of, what) in [
+            ("rebuild-share", "0", None, "from 1 to 100"),
+            ("rebuild-ceiling", "fast", None, "a size is"),
+            ("latency-target", "5", None, "like 500us"),
+            ("scrub-rate", "-1", None, "a size is"),
             ("read-balance", "fastest", None, "least-latency"),
             ("hedge-percent", "101", None, "from 0 to 100"),
             ("hedge-percent", "-1", None, "from 0 to 100"),

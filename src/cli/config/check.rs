@@ -111,6 +111,10 @@ pub fn verdicts(args: &ServeArgs, settings: &Settings, files: &[File]) -> Vec<Fi
     for (place, verdict) in listening(args, settings) {
         judge(place, verdict);
     }
+    judge(
+        at(&["rebuild-floor", "rebuild-ceiling"]),
+        serve::check_rates(args),
+    );
     match args.tls.options() {
         Err(failure) => judge(at(&["tls"]), Err(failure)),
         Ok(options) => {

@@ -1,7 +1,7 @@
 //! What is going on in an array, in numbers: clients, and room for what is to be written.
 
 use serde::{Deserialize, Serialize};
-use uraid_engine::status::RoomStatus;
+use uraid_engine::status::{PaceStatus, RoomStatus};
 
 /// Clients in a status.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
@@ -27,6 +27,33 @@ pub struct LimitsReport {
     pub delayed: u64,
     /// How long they waited in all, in nanoseconds.
     pub delayed_nanos: u64,
+}
+
+/// How rebuilds and scrubs get on with clients, in a status; 0 is none everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct PaceReport {
+    /// Share of the time that a rebuild takes while clients are at work, in percent.
+    pub rebuild_share_percent: u8,
+    /// Bytes of a member that a rebuild fills in a second, whatever clients do.
+    pub rebuild_bytes_per_second_min: u64,
+    /// Bytes of a member that a rebuild fills in a second at most.
+    pub rebuild_bytes_per_second_max: u64,
+    /// While 99 of 100 requests of clients take longer, rebuilds and scrubs step back.
+    pub latency_target_nanos: u64,
+    /// What is left to them of their share, in thousandths: 1000 unless clients wait too long.
+    pub left_permille: u16,
+}
+
+impl From<&PaceStatus> for PaceReport {
+    fn from(pace: &PaceStatus) -> PaceReport {
+        PaceReport {
+            rebuild_share_percent: pace.rebuild_share_percent,
+            rebuild_bytes_per_second_min: pace.rebuild_floor,
+            rebuild_bytes_per_second_max: pace.rebuild_ceiling,
+            latency_target_nanos: pace.latency_target_nanos,
+            left_permille: pace.left_permille,
+        }
+    }
 }
 
 /// Room for what is to be written, in a status.

@@ -422,6 +422,12 @@ pub struct OpenOptions {
     /// Share of the time that a rebuild takes while clients are at work, in percent from 1 to
     /// 100; 0 means 20.
     pub rebuild_share_percent: u8,
+    /// Bytes of a member that a rebuild fills in a second, whatever clients do; 0: none.
+    pub rebuild_floor: u64,
+    /// Bytes of a member that a rebuild fills in a second at most; 0: no limit.
+    pub rebuild_ceiling: u64,
+    /// While 99 of 100 requests of clients take longer, rebuilds and scrubs step back; 0: never.
+    pub latency_target: Nanos,
     /// Most bytes of request payload to work on at once; more wait their turn.
     pub in_flight_bytes_max: u64,
     /// Most bytes of journalled blocks to keep in memory until they are in place; 0 means 96 MiB.
@@ -468,6 +474,16 @@ pub enum Setting {
     ReadBalance(ReadBalance),
     /// Extra reads that may be made for late ones, in percent of all; 0: none.
     HedgePercent(u8),
+    /// Share of the time that a rebuild takes while clients are at work, in percent: 1 to 100.
+    RebuildShare(u8),
+    /// Bytes of a member that a rebuild fills in a second, whatever clients do; 0: none.
+    RebuildFloor(u64),
+    /// Bytes of a member that a rebuild fills in a second at most; 0: no limit.
+    RebuildCeiling(u64),
+    /// While 99 of 100 requests of clients take longer, rebuilds and scrubs step back; 0: never.
+    LatencyTarget(Nanos),
+    /// Bytes of each member that the scrub under way reads in a second at most; 0: no limit.
+    ScrubRate(u64),
     /// Whether a member is read only when others cannot be.
     WriteMostly(MemberName, bool),
     /// A member's share of the reads where they are weighted: at least 1.

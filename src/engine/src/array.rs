@@ -8,8 +8,9 @@ use crate::lane::{Lane, SharedMap};
 use crate::lost::LostBlocks;
 use crate::members::Member;
 use crate::mutants::{Mutant, active};
+use crate::pace::{Background, Policy, SHARE_DEFAULT};
 use crate::port::Port;
-use crate::rebuild::{Progress, SHARE_DEFAULT};
+use crate::rebuild::Progress;
 use crate::scrub::Scrub;
 use crate::slow::Watch;
 use crate::stripes::Stripes;
@@ -155,8 +156,8 @@ pub struct Array {
     pub view: Option<ReadView>,
     /// Most blocks of a lane that are journalled and not yet in place.
     pub journalled_blocks_max: u64,
-    /// See [`OpenOptions::rebuild_share_percent`].
-    pub rebuild_share_percent: u8,
+    /// How rebuilds and scrubs get on with clients.
+    pub background: Background,
     /// Requests taken up so far.
     pub requests: Cell<u64>,
     /// How members are chosen for reads.
@@ -236,10 +237,15 @@ impl Array {
                 bytes => bytes,
             } / BLOCK
                 / u64::from(geometry.lanes),
-            rebuild_share_percent: match options.rebuild_share_percent {
-                0 => SHARE_DEFAULT,
-                share => share,
-            },
+            background: Background::new(Policy {
+                share_percent: match options.rebuild_share_percent {
+                    0 => SHARE_DEFAULT,
+                    share => share.min(100),
+                },
+                floor: options.rebuild_floor,
+                ceiling: options.rebuild_ceiling,
+                latency_target: options.latency_target,
+            }),
             requests: Cell::new(0),
             balance: Balance::new(&options.reads),
             hedges: Hedges::new(options.reads.hedge_percent),

@@ -142,6 +142,9 @@ impl Engine {
 
     /// Other threads have read from a device, as the view says: how long that took.
     pub fn absorb_reads(&mut self, device: DeviceId, times: &ReadTimes) {
+        if let Some(array) = &*self.shared.array.borrow() {
+            array.background.absorb(times, array.ex.now());
+        }
         self.port.absorb(device, times);
     }
 
@@ -264,7 +267,10 @@ impl Engine {
             shared.in_flight_bytes.set(now + bytes);
             let (shared, array) = (shared.clone(), array.clone());
             self.executor.spawn(async move {
+                let begun = array.ex.now();
                 let result = serve(&array, request).await;
+                let now = array.ex.now();
+                array.background.served(now - begun, now);
                 shared.replies.borrow_mut().push_back(Reply { id, result });
                 shared.in_flight.set(shared.in_flight.get() - 1);
                 shared

@@ -156,6 +156,11 @@ impl ReadTimes {
         }
     }
 
+    /// Adds all that succeeded lately to others.
+    pub(crate) fn add_to(&self, recent: &mut Recent) {
+        self.recent.iter().for_each(|own| recent.merge(own));
+    }
+
     /// And these.
     fn merge(&mut self, other: &ReadTimes) {
         self.totals.merge(&other.totals);

@@ -28,6 +28,7 @@ mod membership;
 mod meter;
 pub mod mutants;
 mod open;
+mod pace;
 mod port;
 mod read;
 mod rebuild;

@@ -10,6 +10,7 @@ use crate::array::Array;
 use crate::executor::join_all;
 use crate::meter::Meter;
 use crate::mutants::{Mutant, active};
+use crate::pace::{Pace, SLOTS_IN_FLIGHT_MAX};
 use crate::settled::{Checked, Placed};
 use alloc::format;
 use alloc::rc::Rc;
@@ -22,20 +23,12 @@ use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::Sum;
 use uraid_parity::ColumnSet;
 
-/// Slots being filled at the same time, and the bytes that all members together then hold of them.
-const SLOTS_IN_FLIGHT_MAX: usize = 16;
+/// Bytes that all members together hold of the slots being filled at the same time.
 const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 /// Slots filled before the cursor moves.
 const SLOTS_PER_STEP_MAX: usize = 256;
 /// Slots looked at before others have their turn.
 const SLOTS_PER_LOOK: usize = 1024;
-/// How long after a client's last request it is still reckoned with.
-const CLIENTS_GONE_AFTER: Nanos = 100_000_000;
-/// A step that takes longer is one on disks that seek.
-const SEEK_MIN: Nanos = 4_000_000;
-/// Share of the time that a rebuild takes while clients are at work, in percent, if nothing else
-/// is said.
-pub const SHARE_DEFAULT: u8 = 20;
 /// How often the cursor is made durable.
 const SAVE_EVERY: Nanos = 2_000_000_000;
 
@@ -75,61 +68,6 @@ impl Progress {
     }
 }
 
-/// How a rebuild gets on with clients. Alone, it fills as many slots at once as it may. Beside
-/// clients it fills a few, then waits until those took no more than its share of the time.
-struct Pace {
-    share_percent: u64,
-    /// Clients' requests counted so far, and when there was last a new one.
-    requests: u64,
-    busy_until: Nanos,
-    /// Slots filled at once beside clients, and what half as many took.
-    slots: usize,
-    half_took: Nanos,
-}
-
-impl Pace {
-    fn new(share_percent: u8, requests: u64) -> Pace {
-        Pace {
-            share_percent: share_percent.clamp(1, 100).into(),
-            requests,
-            busy_until: 0,
-            slots: 1,
-            half_took: 0,
-        }
-    }
-
-    fn is_busy(&mut self, requests: u64, now: Nanos) -> bool {
-        if requests != self.requests {
-            self.requests = requests;
-            self.busy_until = now + CLIENTS_GONE_AFTER;
-        }
-        now < self.busy_until
-    }
-
-    /// From the begin of a step beside clients until the next may begin. It took so long, and
-    /// kept the host from clients for `own` of that.
-    fn period(&mut self, took: Nanos, own: Nanos) -> Nanos {
-        match own < took {
-            // The host moves the bytes: more slots at once keep clients waiting longer.
-            true => self.slots = 1,
-            false => self.seek(took),
-        }
-        own * 100 / self.share_percent
-    }
-
-    /// On disks that seek twice the slots take hardly longer: then it is twice as many the next
-    /// time. Elsewhere fewer at once are kinder to clients and no slower.
-    fn seek(&mut self, took: Nanos) {
-        let seeks = took > SEEK_MIN;
-        let cheap = seeks && (self.slots == 1 || took < self.half_took + self.half_took / 2);
-        if cheap && 2 * self.slots <= SLOTS_IN_FLIGHT_MAX {
-            (self.slots, self.half_took) = (2 * self.slots, took);
-        } else if !cheap {
-            (self.slots, self.half_took) = ((self.slots / 2).max(1), 0);
-        }
-    }
-}
-
 impl Array {
     /// Starts a task for every member that is being filled and has none.
     pub fn start_rebuilds(&self) {
@@ -165,7 +103,7 @@ impl Array {
         };
         self.tell_of(index, EventKind::RebuildStarted, text);
         let mut saved = self.ex.now();
-        let mut pace = Pace::new(self.rebuild_share_percent, self.requests_so_far());
+        let mut pace = Pace::new(self.requests_so_far());
         while self.is_filling(index) {
             let cursor = self.rebuilds.borrow()[&index].cursor;
             if cursor >= self.geometry.slots {
@@ -250,11 +188,13 @@ impl Array {
         let busy = pace.is_busy(requests, begun);
         let shape = &self.geometry.shape;
         let stripe_bytes = shape.columns * shape.chunk_bytes as usize;
-        let in_flight = match busy && pace.share_percent < 100 {
+        let (policy, permille) = (self.background.policy(), self.rebuild_permille());
+        let in_flight = match busy && permille < 1000 {
             true => pace.slots,
             false => (IN_FLIGHT_BYTES_MAX / stripe_bytes).clamp(1, SLOTS_IN_FLIGHT_MAX),
         };
         let step = if busy { in_flight } else { SLOTS_PER_STEP_MAX };
+        let step = step.min(policy.slots_max(shape.chunk_bytes.into()));
         let (next, done) = (Cell::new(cursor), Cell::new(0));
         let fill = |_| async {
             // Clients that come in the middle of a step end it.
@@ -278,9 +218,10 @@ impl Array {
             return;
         }
         let now = self.ex.now();
+        let bytes = done.get() as u64 * u64::from(shape.chunk_bytes);
         if let Some(p) = self.rebuilds.borrow_mut().get_mut(&index) {
             p.cursor = next.get();
-            p.count(done.get() as u64 * shape.chunk_bytes as u64, now);
+            p.count(bytes, now);
             p.total_bytes = p.total_bytes.max(p.done_bytes);
         }
         // Where the host itself moves the bytes, it has told how long that kept clients waiting:
@@ -289,12 +230,17 @@ impl Array {
             0 => now - begun,
             own => own.min(now - begun),
         };
-        let next_begins = match busy {
-            true => begun + pace.period(now - begun, own),
-            false => now,
+        let courtesy = match busy {
+            true => pace.period(now - begun, own, permille),
+            false => now - begun,
         };
+        if policy.is_below_floor(now - begun, bytes) {
+            pace.press();
+        }
+        let next_begins = begun.saturating_add(policy.period(courtesy, bytes));
         if next_begins > now {
-            let over = || !self.is_filling(index);
+            let changes = self.background.changes();
+            let over = || !self.is_filling(index) || self.background.changes() != changes;
             self.ex.until_or(next_begins, &self.changed, over).await;
         } else {
             self.ex.yield_now().await;
@@ -478,55 +424,5 @@ impl Array {
         counters[usize::from(index.0)].rebuild_cursor = 0;
         counters[usize::from(index.0)].rebuild_since = 0;
         is_whole()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: Nanos = 1_000_000;
-
-    /// Steps beside clients on a device where a step of so many slots takes `took`; the most slots
-    /// of the last few, and the share of the time they all had.
-    fn steps(share: u8, took: impl Fn(u64) -> Nanos) -> (usize, u64) {
-        let mut pace = Pace::new(share, 0);
-        let (mut worked, mut rested, mut most) = (0, 0, 0);
-        for step in 0..40 {
-            let time = took(pace.slots as u64);
-            most = if step < 30 { 0 } else { most.max(pace.slots) };
-            worked += time;
-            rested += pace.period(time, time) - time;
-        }
-        (most, 100 * worked / (worked + rested))
-    }
-
-    #[test]
-    fn a_rebuild_keeps_to_its_share_beside_clients() {
-        let flash = |slots| slots * MS / 5;
-        let seeks = |slots| 10 * MS + slots * MS / 2;
-        for share in [1, 20, 50, 100] {
-            assert_eq!(steps(share, flash), (1, share.into()));
-            assert_eq!(steps(share, seeks), (SLOTS_IN_FLIGHT_MAX, share.into()));
-        }
-    }
-
-    #[test]
-    fn what_clients_had_of_a_step_is_not_the_rebuild_s() {
-        let mut pace = Pace::new(20, 0);
-        for _ in 0..4 {
-            pace.period(10 * MS, 10 * MS);
-        }
-        assert!(pace.slots > 1);
-        assert_eq!(pace.period(10 * MS, MS), 5 * MS);
-        assert_eq!(pace.slots, 1, "clients would wait for all of them");
-    }
-
-    #[test]
-    fn clients_count_until_a_while_after_their_last_request() {
-        let mut pace = Pace::new(20, 7);
-        assert!(!pace.is_busy(7, MS), "requests from before are no clients");
-        assert!(pace.is_busy(8, 2 * MS) && pace.is_busy(8, 50 * MS));
-        assert!(!pace.is_busy(8, 200 * MS));
     }
 }

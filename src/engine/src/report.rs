@@ -62,6 +62,7 @@ impl Array {
             scrub: self.scrub_status(),
             io: self.io_totals(),
             reads: self.read_status(),
+            pace: self.background.status(),
             members,
             rebuilds,
         }

@@ -4,6 +4,7 @@ use crate::api::{MemberName, Mode, Setting};
 use crate::array::Array;
 use crate::commands::{Result, refused};
 use crate::members::Member;
+use crate::pace::Policy;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,6 +21,22 @@ impl Array {
                 }
             }
         }
+        let policy = self.changed_policy(&settings);
+        if policy.ceiling > 0 && policy.floor > policy.ceiling {
+            return refused(format!(
+                "a rebuild cannot fill {} bytes a second at least (rebuild-floor) and {} at most \
+                 (rebuild-ceiling)",
+                policy.floor, policy.ceiling
+            ));
+        }
+        let sets_scrub = settings.iter().any(|s| matches!(s, Setting::ScrubRate(_)));
+        if sets_scrub && !self.has_scrub() {
+            return refused(
+                "no scrub is under way whose scrub-rate could change: `uraid scrub start \
+                 --rate-max` begins one with a limit"
+                    .into(),
+            );
+        }
         if mode == Mode::DryRun {
             return Ok("all of that can be set; no data is touched".into());
         }
@@ -28,7 +45,24 @@ impl Array {
             said.push(self.set_one(setting)?);
         }
         self.refresh_avoided();
+        self.background.set_policy(policy);
+        self.ex.fire(&self.changed);
         Ok(said.join("; "))
+    }
+
+    /// How rebuilds and scrubs are to get on with clients after these changes.
+    fn changed_policy(&self, settings: &[Setting]) -> Policy {
+        let mut policy = self.background.policy();
+        for setting in settings {
+            match setting {
+                Setting::RebuildShare(percent) => policy.share_percent = *percent,
+                Setting::RebuildFloor(rate) => policy.floor = *rate,
+                Setting::RebuildCeiling(rate) => policy.ceiling = *rate,
+                Setting::LatencyTarget(target) => policy.latency_target = *target,
+                _ => {}
+            }
+        }
+        policy
     }
 
     fn set_one(&self, setting: Setting) -> Result<String> {
@@ -47,6 +81,29 @@ impl Array {
             Setting::HedgePercent(percent) => {
                 self.hedges.set_percent(percent);
                 format!("late reads may add {percent} % to all")
+            }
+            Setting::RebuildShare(percent) => {
+                format!("rebuilds take {percent} % of the time while clients are at work")
+            }
+            Setting::RebuildFloor(0) => "rebuilds are kept to no least speed".into(),
+            Setting::RebuildFloor(rate) => {
+                format!("rebuilds fill {rate} bytes a second at least, as far as members can")
+            }
+            Setting::RebuildCeiling(0) => "rebuilds are kept to no speed".into(),
+            Setting::RebuildCeiling(rate) => {
+                format!("rebuilds fill {rate} bytes a second at most")
+            }
+            Setting::LatencyTarget(0) => "rebuilds and scrubs step back for no latency".into(),
+            Setting::LatencyTarget(nanos) => format!(
+                "rebuilds and scrubs step back while 99 of 100 requests take longer than {} µs",
+                nanos / 1000
+            ),
+            Setting::ScrubRate(rate) => {
+                self.set_scrub_rate(Some(rate).filter(|rate| *rate > 0));
+                match rate {
+                    0 => "the scrub is kept to no speed".into(),
+                    rate => format!("the scrub reads {rate} bytes of each member a second at most"),
+                }
             }
             Setting::WriteMostly(name, on) => {
                 let name = member(&name, &|m| m.write_mostly = on)?;

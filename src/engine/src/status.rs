@@ -297,6 +297,21 @@ pub struct ScrubStatus {
     pub members: Vec<ScrubFindings>,
 }
 
+/// How rebuilds and scrubs get on with clients; 0 is none everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct PaceStatus {
+    /// Share of the time that a rebuild takes while clients are at work, in percent.
+    pub rebuild_share_percent: u8,
+    /// Bytes of a member that a rebuild fills in a second, whatever clients do.
+    pub rebuild_floor: u64,
+    /// Bytes of a member that a rebuild fills in a second at most.
+    pub rebuild_ceiling: u64,
+    /// While 99 of 100 requests of clients take longer, rebuilds and scrubs step back.
+    pub latency_target_nanos: u64,
+    /// What is left to them of their share, in thousandths.
+    pub left_permille: u16,
+}
+
 /// What went to and came from one zone of all members.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct ZoneTotals {
@@ -398,6 +413,8 @@ pub struct Status {
     pub io: IoTotals,
     /// How members are chosen for reads.
     pub reads: ReadStatus,
+    /// How rebuilds and scrubs get on with clients.
+    pub pace: PaceStatus,
     /// All members, roles first.
     pub members: Vec<MemberStatus>,
     /// All rebuilds, least advanced first.

@@ -38,6 +38,7 @@ pub fn write(page: &mut Page, alerts: &[AlertCount]) -> fmt::Result {
     io(page)?;
     members(page)?;
     rebuilds(page)?;
+    background(page)?;
     scrubs(page)
 }
 
@@ -196,6 +197,37 @@ fn clients(page: &mut Page) -> fmt::Result {
             s.add(&[("kind", kind)], Value::Counter(requests.failed));
         }
     })
+}
+
+fn background(page: &mut Page) -> fmt::Result {
+    type Read = fn(&StatusReport) -> f64;
+    let gauges: [(&str, &str, Read); 4] = [
+        (
+            "uraid_background_share_ratio",
+            "What is left to rebuilds and scrubs of their share: 1 unless clients wait too long",
+            |a| f64::from(a.background.left_permille) / 1000.0,
+        ),
+        (
+            "uraid_background_latency_target_seconds",
+            "What 99 of 100 requests may take before they step back; 0: never",
+            |a| a.background.latency_target_nanos as f64 / 1e9,
+        ),
+        (
+            "uraid_background_floor_bytes_per_second",
+            "What a rebuild fills of a member in a second at least; 0: none",
+            |a| a.background.rebuild_bytes_per_second_min as f64,
+        ),
+        (
+            "uraid_background_ceiling_bytes_per_second",
+            "What a rebuild fills of a member in a second at most; 0: no limit",
+            |a| a.background.rebuild_bytes_per_second_max as f64,
+        ),
+    ];
+    for (name, help, read) in gauges {
+        let sample = |a: &StatusReport, s: &mut Samples| s.add(&[], Value::Gauge(read(a)));
+        page.arrays((name, help, GAUGE), sample)?;
+    }
+    Ok(())
 }
 
 fn limits(page: &mut Page) -> fmt::Result {

@@ -105,7 +105,7 @@ impl Array {
             return Err(CommandError::Failed(why.clone()));
         }
         let state = self.scrub.borrow().state;
-        let active = matches!(state, ScrubState::Running | ScrubState::Paused);
+        let active = self.has_scrub();
         let (next, text) = match order {
             ScrubOrder::Start { .. } if active => {
                 return refused(
@@ -260,7 +260,19 @@ impl Array {
         bytes
     }
 
-    /// Keeps to the operator's limit, and leaves half of the time to clients if there are any.
+    /// Keeps the scrub under way to so many bytes of each member in a second; none: no limit.
+    pub fn set_scrub_rate(&self, rate_max: Option<u64>) {
+        self.scrub.borrow_mut().rate_max = rate_max;
+    }
+
+    /// Whether a scrub is under way, or rests.
+    pub fn has_scrub(&self) -> bool {
+        let state = self.scrub.borrow().state;
+        matches!(state, ScrubState::Running | ScrubState::Paused)
+    }
+
+    /// Keeps to the operator's limit, and leaves half of the time to clients if there are any, or
+    /// more if they wait too long.
     async fn hold_back(&self, (begun, requests): (Nanos, u64), bytes: u64) {
         let now = self.ex.now();
         let took = now - begun;
@@ -268,14 +280,14 @@ impl Array {
         let limit = rate_max.map_or(0, |rate| {
             (u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as u64
         });
-        let courtesy = if self.requests.get() != requests {
-            took
-        } else {
-            0
+        let courtesy = match self.requests.get() != requests {
+            true => took.saturating_mul(2000) / self.background.permille(now) - took,
+            false => 0,
         };
         let until = now + limit.saturating_sub(took).max(courtesy);
         if until > now {
-            let over = || !self.is_scrubbing();
+            let changes = self.background.changes();
+            let over = || !self.is_scrubbing() || self.background.changes() != changes;
             self.ex.until_or(until, &self.changed, over).await;
         } else {
             self.ex.yield_now().await;
