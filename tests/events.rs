@@ -65,6 +65,7 @@ fn a_disk_swap_is_told_step_by_step_and_members_remember_it() {
         "member-failed",
         "member-left",
         "rebuild-started",
+        "redundancy-restored",
         "rebuild-finished",
     ];
     let told = events(&array.sandbox, &array.server);
@@ -190,4 +191,53 @@ fn members_of_two_arrays_have_no_common_history() {
         .exits(USAGE)
         .says(&["of two, not of one"]);
     assert!(offline(&sandbox, &a).is_empty(), "it was never served");
+}
+
+#[test]
+fn how_available_it_has_been_is_in_the_status() {
+    let mut array = Array::new("--level raid1 --name tank", 2);
+    let seen = |array: &Array| array.status()["availability"].take();
+    let millis = |seen: &Value, what: &str| seen[what].as_u64().expect("milliseconds");
+    let first = wait_for("some time to pass", || {
+        let seen = seen(&array);
+        (millis(&seen, "served_millis") > 0).then_some(seen)
+    });
+    assert_eq!(first["from_first_event"], true, "{first:#}");
+    assert_eq!(first["redundant_share"], 1.0, "{first:#}");
+    assert_eq!(
+        (&first["failures"], &first["repair_mean_millis"]),
+        (&0.into(), &Value::Null)
+    );
+
+    let gone = array.members.remove(0);
+    array.run("fail", &[&gone]).succeeded();
+    let blank = array.blank("new");
+    array.run("rebuild", &[&blank]).succeeded();
+    let repaired = seen(&array);
+    assert_eq!(
+        (&repaired["failures"], &repaired["repairs"]),
+        (&1.into(), &1.into())
+    );
+    assert!(millis(&repaired, "repair_mean_millis") >= millis(&repaired, "rebuild_mean_millis"));
+    assert!(millis(&repaired, "degraded_millis") > 0, "{repaired:#}");
+    assert!(
+        repaired["redundant_share"].as_f64() < Some(1.0),
+        "{repaired:#}"
+    );
+
+    array.members.push(blank);
+    array.restart_on(&array.members.clone());
+    let restarted = seen(&array);
+    assert!(millis(&restarted, "stopped_millis") > 0, "{restarted:#}");
+    assert_eq!(restarted["unknown_millis"], 0, "{restarted:#}");
+    assert_eq!(restarted["repairs"], 1, "{restarted:#}");
+
+    array.restart_killed();
+    let killed = seen(&array);
+    assert!(millis(&killed, "unknown_millis") > 0, "{killed:#}");
+    let text = array.run("status", &[]).stdout;
+    assert!(
+        text.contains("so far  served ") && text.contains("nobody knows"),
+        "{text}"
+    );
 }

@@ -2,9 +2,12 @@
 
 use super::findings;
 use super::output::table;
-use crate::sizes::{show_duration, show_latency, show_size};
-use crate::control::wire::{Advice, EventReport, LimitsReport, MemberReport, PaceReport, RebuildReport, StatusReport};
+use crate::control::wire::{
+    Advice, AvailabilityReport, EventReport, LimitsReport, MemberReport, PaceReport, RebuildReport,
+    StatusReport,
+};
 use crate::failure::Exit;
+use crate::sizes::{show_duration, show_latency, show_share, show_size};
 use std::time::Duration;
 
 /// What `uraid status` exits with; none is success.
@@ -29,6 +32,8 @@ pub fn status(status: &StatusReport) -> String {
             .map(|trouble| format!("        {trouble}")),
     );
     lines.push(format!("risk    {}", risk(status)));
+    let availability = status.availability.as_ref();
+    lines.extend(availability.map(|seen| format!("so far  {}", so_far(seen))));
     lines.extend(pace(&status.background).map(|pace| format!("pace    {pace}")));
     lines.extend(limits(&status.limits).map(|limits| format!("limits  {limits}")));
     if status.scrub.state != "never" || status.scrub.due_in_seconds.is_some() {
@@ -70,6 +75,31 @@ pub fn layout(status: &StatusReport) -> String {
         show_size(status.size_bytes),
         if status.read_only { ", read-only" } else { "" }
     )
+}
+
+/// How available it has been.
+fn so_far(seen: &AvailabilityReport) -> String {
+    let time = |millis: u64| show_duration(Duration::from_millis(millis));
+    let known = seen.served_millis + seen.suspended_millis + seen.stopped_millis;
+    let share = |share: Option<f64>| share.map_or("-".to_string(), show_share);
+    let mut text = format!(
+        "served {} of {}, with all redundancy {} of that",
+        share(seen.served_share),
+        time(known),
+        share(seen.redundant_share),
+    );
+    if seen.unknown_millis > 0 {
+        text += &format!("; of {} nobody knows", time(seen.unknown_millis));
+    }
+    if let Some(repair) = seen.repair_mean_millis {
+        text += &format!("; {} repairs, of {} on average", seen.repairs, time(repair));
+    }
+    let since = seen.since.get(..10).unwrap_or(&seen.since);
+    let origin = match seen.from_first_event {
+        true => "the first event",
+        false => "the oldest event that is left",
+    };
+    text + &format!(" (since {origin}, {since})")
 }
 
 /// How rebuilds and scrubs get on with clients, if more is said of that than a share.
@@ -402,6 +432,32 @@ mod tests {
             text.contains("found   member 1 (/m1): 2 wrong blocks, 0 repaired"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_was_so_far_is_told() {
+        let mut report = samples::optimal();
+        assert!(!status(&report).contains("so far"));
+        report.availability = Some(AvailabilityReport {
+            since: "2026-01-31T23:59:59.123Z".to_string(),
+            served_millis: 90_000_000,
+            stopped_millis: 10_000_000,
+            unknown_millis: 60_000,
+            served_share: Some(0.9),
+            redundant_share: Some(0.5),
+            repairs: 2,
+            repair_mean_millis: Some(200_000),
+            ..AvailabilityReport::default()
+        });
+        let text = status(&report);
+        let line = "of 1 d 3 h, with all redundancy";
+        assert!(
+            text.contains("so far  served 90") && text.contains(line),
+            "{text}"
+        );
+        let rest = "; of 1 min 0 s nobody knows; 2 repairs, of 3 min 20 s on average (since the \
+                    oldest event that is left, 2026-01-31)";
+        assert!(text.contains(rest), "{text}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod activity;
 mod alert;
+mod availability;
 mod event;
 mod health;
 mod io;
@@ -12,7 +13,8 @@ mod trend;
 
 pub use activity::{ClientsReport, LimitsReport, PaceReport, RoomReport};
 pub use alert::{AlertResult, AlertTestReport};
-pub use event::{EventReport, EventsReport};
+pub use availability::AvailabilityReport;
+pub use event::{EventReport, EventsReport, rfc3339};
 pub use health::HealthReport;
 pub use io::{IoReport, ReaderReport};
 pub use member::{MemberReport, OperationReport, ReadReport};
@@ -258,6 +260,9 @@ pub struct StatusReport {
     /// The last events that matter, oldest first.
     #[serde(default)]
     pub last_events: Vec<EventReport>,
+    /// How available it has been, as its events tell; null without any.
+    #[serde(default)]
+    pub availability: Option<AvailabilityReport>,
     /// Threads that serve clients beside the data thread; none where it does so by itself.
     #[serde(default)]
     pub readers: Vec<ReaderReport>,
@@ -347,6 +352,7 @@ impl StatusReport {
             repaired_blocks: status.repaired_blocks,
             uptime_seconds: 0,
             last_events: Vec::new(),
+            availability: None,
             readers: Vec::new(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_string(),
@@ -442,6 +448,7 @@ pub mod samples {
             repaired_blocks: 0,
             uptime_seconds: 60,
             last_events: Vec::new(),
+            availability: None,
             readers: Vec::new(),
             pid: 4711,
             version: "0.1.0".to_string(),

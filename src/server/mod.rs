@@ -18,6 +18,7 @@
 
 pub mod alert;
 pub mod array;
+mod availability;
 mod budget;
 mod client;
 mod clock;

@@ -1,6 +1,8 @@
 //! What the control plane does before and after the data thread: opening devices, waiting.
 
 use super::alert::Alerts;
+use super::availability::observed;
+use super::clock;
 use super::history::History;
 use super::members;
 use super::service::Message;
@@ -145,6 +147,16 @@ impl Served {
         records.iter().map(report).collect()
     }
 
+    /// A status of the array's data thread, with what its events tell.
+    pub fn complete(&self, status: StatusReport) -> StatusReport {
+        let records = self.history.records(0, usize::MAX);
+        StatusReport {
+            last_events: self.last_events(),
+            availability: observed(&records, &status.state, clock::millis()),
+            ..status
+        }
+    }
+
     /// The last events that an operator should look at.
     fn last_events(&self) -> Vec<EventReport> {
         let records = self.history.records(0, LAST_EVENTS_AMONG);
@@ -158,12 +170,7 @@ impl Served {
 
 impl Operator for Served {
     fn status(&self) -> Result<StatusReport, Failure> {
-        let status = self.mailbox.status()?;
-        let last_events = self.last_events();
-        Ok(StatusReport {
-            last_events,
-            ..status
-        })
+        Ok(self.complete(self.mailbox.status()?))
     }
 
     fn events(&self, from: u64, max: usize) -> Result<EventsReport, Failure> {

@@ -63,7 +63,7 @@ impl EventReport {
 }
 
 /// A time since 1970 as RFC 3339 has it; what is beyond its years is the first second.
-fn rfc3339(millis: u64) -> String {
+pub fn rfc3339(millis: u64) -> String {
     let at = |millis| OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
     let time = at(millis).or(at(0)).expect("1970 is a year");
     format!(

@@ -130,6 +130,8 @@ kinds! {
     MemberHasSpace = 17 Info "member-has-space",
     /// The loss of one more member would lose data.
     NoRedundancyLeft = 18 Critical "no-redundancy-left",
+    /// Every member is in sync again.
+    RedundancyRestored = 19 Info "redundancy-restored",
     /// A spare takes over a role.
     SpareTaken = 20 Warning "spare-taken",
     /// A rebuild begins, or goes on.

@@ -416,6 +416,7 @@ impl Array {
         };
         let leaving: Vec<Index> = old.members().map(|(i, _)| i).filter(left).collect();
         let epoch = new.epoch;
+        let was_whole = self.is_whole();
         *self.previous.borrow_mut() = old;
         *self.config.borrow_mut() = new;
         self.refresh_roles();
@@ -432,6 +433,9 @@ impl Array {
         }
         if !leaving.is_empty() {
             self.tell_redundancy();
+        }
+        if !was_whole && self.is_whole() {
+            self.tell_restored();
         }
         if !leaving.is_empty() && !active(Mutant::NoRetag) {
             self.retag(epoch);

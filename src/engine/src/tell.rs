@@ -22,6 +22,17 @@ impl Array {
         }
     }
 
+    /// Whether every role has a member that is there and in sync.
+    pub fn is_whole(&self) -> bool {
+        self.in_sync_columns().len() == self.geometry.shape.columns
+    }
+
+    /// The last member that was missing is in sync.
+    pub fn tell_restored(&self) {
+        let text = "every member is in sync: the redundancy is restored".into();
+        self.tell(EventKind::RedundancyRestored, text);
+    }
+
     /// Something happened to a member.
     pub fn tell_of(&self, index: Index, kind: EventKind, text: String) {
         let member = {

@@ -2,13 +2,16 @@
 //! others hang on them. They may be added to, never changed.
 
 use super::encode::{Page, Samples, Value};
+use super::service;
 use crate::control::wire::{MemberReport, OperationReport, ScrubReport, StatusReport};
 use crate::server::alert::AlertCount;
 use prometheus_client::metrics::MetricType;
 use std::fmt;
 
-const GAUGE: MetricType = MetricType::Gauge;
-const COUNTER: MetricType = MetricType::Counter;
+/// Goes up and down.
+pub const GAUGE: MetricType = MetricType::Gauge;
+/// Only goes up.
+pub const COUNTER: MetricType = MetricType::Counter;
 const HISTOGRAM: MetricType = MetricType::Histogram;
 
 /// Of samples that say something by their labels. (A type of its own is unknown to readers of the
@@ -32,17 +35,19 @@ const HEALTH_VERDICTS: [&str; 3] = ["well", "unwell", "failing"];
 pub fn write(page: &mut Page, alerts: &[AlertCount]) -> fmt::Result {
     server(page, alerts)?;
     arrays(page)?;
+    service::availability(page)?;
     room(page)?;
     clients(page)?;
-    limits(page)?;
+    service::limits(page)?;
     io(page)?;
     members(page)?;
     rebuilds(page)?;
-    background(page)?;
+    service::background(page)?;
     scrubs(page)
 }
 
-fn gauge(value: u64) -> Value<'static> {
+/// A value that goes up and down.
+pub fn gauge(value: u64) -> Value<'static> {
     Value::Gauge(value as f64)
 }
 
@@ -196,64 +201,6 @@ fn clients(page: &mut Page) -> fmt::Result {
         for (kind, requests) in &a.requests {
             s.add(&[("kind", kind)], Value::Counter(requests.failed));
         }
-    })
-}
-
-fn background(page: &mut Page) -> fmt::Result {
-    type Read = fn(&StatusReport) -> f64;
-    let gauges: [(&str, &str, Read); 4] = [
-        (
-            "uraid_background_share_ratio",
-            "What is left to rebuilds and scrubs of their share: 1 unless clients wait too long",
-            |a| f64::from(a.background.left_permille) / 1000.0,
-        ),
-        (
-            "uraid_background_latency_target_seconds",
-            "What 99 of 100 requests may take before they step back; 0: never",
-            |a| a.background.latency_target_nanos as f64 / 1e9,
-        ),
-        (
-            "uraid_background_floor_bytes_per_second",
-            "What a rebuild fills of a member in a second at least; 0: none",
-            |a| a.background.rebuild_bytes_per_second_min as f64,
-        ),
-        (
-            "uraid_background_ceiling_bytes_per_second",
-            "What a rebuild fills of a member in a second at most; 0: no limit",
-            |a| a.background.rebuild_bytes_per_second_max as f64,
-        ),
-    ];
-    for (name, help, read) in gauges {
-        let sample = |a: &StatusReport, s: &mut Samples| s.add(&[], Value::Gauge(read(a)));
-        page.arrays((name, help, GAUGE), sample)?;
-    }
-    Ok(())
-}
-
-fn limits(page: &mut Page) -> fmt::Result {
-    type Read = fn(&StatusReport) -> u64;
-    let gauges: [(&str, &str, Read); 2] = [
-        (
-            "uraid_limit_requests_per_second",
-            "Requests that clients may make in a second; 0: no limit",
-            |a| a.limits.iops,
-        ),
-        (
-            "uraid_limit_bytes_per_second",
-            "Bytes that clients may read and write in a second; 0: no limit",
-            |a| a.limits.bytes_per_second,
-        ),
-    ];
-    for (name, help, read) in gauges {
-        page.arrays((name, help, GAUGE), |a, s| s.add(&[], gauge(read(a))))?;
-    }
-    let help = "Requests that had to wait for a limit";
-    page.arrays(("uraid_limit_delayed", help, COUNTER), |a, s| {
-        s.add(&[], Value::Counter(a.limits.delayed));
-    })?;
-    let help = "How long they waited before they were taken up";
-    page.arrays(("uraid_limit_delay_seconds", help, COUNTER), |a, s| {
-        s.add(&[], Value::Nanos(a.limits.delayed_nanos));
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod encode;
 mod families;
+mod service;
 mod visit;
 
 pub use encode::{CONTENT_TYPE, Seen, render};
@@ -180,7 +181,7 @@ impl Exporter {
         let statuses = ask_all(arrays.iter().map(|array| &array.mailbox), ANSWER_MAX);
         let seen = arrays.iter().zip(statuses).map(|(array, status)| Seen {
             name: array.name.clone(),
-            status,
+            status: status.map(|status| array.complete(status)),
         });
         seen.collect()
     }
