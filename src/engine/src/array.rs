@@ -162,6 +162,8 @@ pub struct Array {
     pub requests: Cell<u64>,
     /// How members are chosen for reads.
     pub balance: Balance,
+    /// Repairs that wait for a place lock.
+    pub late_repairs: Cell<usize>,
     /// Late reads.
     pub hedges: Hedges,
     /// When members are looked at.
@@ -248,6 +250,7 @@ impl Array {
             }),
             requests: Cell::new(0),
             balance: Balance::new(&options.reads),
+            late_repairs: Cell::new(0),
             hedges: Hedges::new(options.reads.hedge_percent),
             watch: Watch::default(),
             reads_elsewhere: Cell::new(0),

@@ -36,6 +36,7 @@ impl Array {
                 self.save_cursor(index).await;
             }
             self.until_scrub_rests().await;
+            self.until_late_repairs_end().await;
             for lane in &self.lanes {
                 while self.has_work(lane) && !self.is_suspended() {
                     self.checkpoint(lane).await;

@@ -25,6 +25,7 @@ mod lost;
 mod map;
 mod members;
 mod membership;
+mod mend;
 mod meter;
 pub mod mutants;
 mod open;

@@ -9,8 +9,8 @@
 use crate::api::RequestError;
 use crate::array::Array;
 use crate::executor::join_all;
+use crate::mend::Repair;
 use crate::mutants::{Mutant, active};
-use crate::settled::Repair;
 use crate::sums::SlotSums;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -56,8 +56,8 @@ pub struct Wanted {
 enum Slow {
     /// No member can be read for this column.
     NoMember,
-    /// A block did not match or could not be read.
-    Mismatch,
+    /// A block of the copy in this column did not match or could not be read.
+    Mismatch(usize),
 }
 
 impl Array {
@@ -148,12 +148,20 @@ impl Array {
             true => None,
             false => Some(self.lock_place(stripe).await),
         };
-        let none = ColumnSet::EMPTY;
-        self.read_settled(stripe, column, rows, none, Repair::Report)
-            .await
+        let settled = |column| {
+            let (rows, none) = (rows.clone(), ColumnSet::EMPTY);
+            self.read_settled(stripe, column, rows, none, Repair::Report)
+        };
+        if let Slow::Mismatch(copy) = slow
+            && copy != column
+        {
+            // Another copy of a mirror: whether it is wrong shows when it is read itself.
+            let _ = settled(copy).await;
+        }
+        settled(column).await
     }
 
-    /// As [`Array::read_rows`], without reading certain columns, and without repair.
+    /// As [`Array::read_rows`], without reading certain columns; repairs are left for later.
     pub async fn read_around(&self, wanted: Wanted, without: ColumnSet) -> Result<Vec<Buf>, Lost> {
         match self.read_quick(wanted.clone(), without).await {
             Ok(blocks) => Ok(blocks),
@@ -175,7 +183,7 @@ impl Array {
         let slot = self.lane(stripe).map.borrow().get(stripe).slot();
         let avoided = slot.map_or(ColumnSet::EMPTY, |slot| self.avoided(slot));
         let without = without.union(avoided);
-        self.read_settled(stripe, column, rows, without, Repair::No)
+        self.read_settled(stripe, column, rows, without, Repair::Later)
             .await
     }
 
@@ -215,7 +223,7 @@ impl Array {
             }
         };
         if self.is_doubtful(&sums, slot) {
-            return Err(Slow::Mismatch);
+            return Err(Slow::Mismatch(copy));
         }
         // From here until the I/O is started nothing else runs: one instant.
         let sources = self.sources(stripe, slot, column, rows.clone(), &sums);
@@ -240,7 +248,7 @@ impl Array {
             Ok(result) => result,
             Err(others) => return Ok(others),
         };
-        let bytes = result.map_err(|()| Slow::Mismatch)?.freeze();
+        let bytes = result.map_err(|()| Slow::Mismatch(copy))?.freeze();
         let unverified = !without.is_empty() && active(Mutant::HedgeUnverified);
         let blocks = self.merge(sources, bytes, first, (slot, rows.start, copy), unverified)?;
         self.show(stripe, column, (copy, index));
@@ -301,7 +309,7 @@ impl Array {
             if !unchecked
                 && !block_matches(self.key, slot, row + i, column, &bytes[range.clone()], sum)
             {
-                return Err(Slow::Mismatch);
+                return Err(Slow::Mismatch(column));
             }
             if !all_placed {
                 blocks.push(bytes.slice(range));

@@ -8,6 +8,7 @@
 use crate::api::Nanos;
 use crate::array::Array;
 use crate::executor::join_all;
+use crate::mend::{Misfit, Repair};
 use crate::meter::Meter;
 use crate::mutants::{Mutant, active};
 use crate::pace::{Pace, SLOTS_IN_FLIGHT_MAX};
@@ -16,12 +17,12 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::ops::Range;
 use uraid_buffer::Buf;
 use uraid_core::config::{Entry, EntryState, Index};
 use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::Sum;
-use uraid_parity::ColumnSet;
 
 /// Bytes that all members together hold of the slots being filled at the same time.
 const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
@@ -290,15 +291,19 @@ impl Array {
         let rows = self.geometry.shape.rows();
         let sums = self.sums(index, slot, 0..rows).await;
         let holder = self.roles.borrow()[usize::from(role)].holder;
-        let held: Vec<Checked> = match holder.filter(|h| *h != index) {
+        let holder = holder.filter(|h| *h != index);
+        let held: Vec<Checked> = match holder {
             Some(holder) => self.read_checked(holder, slot, column, 0..rows).await,
             None => alloc::vec![Checked::Bad(None); rows],
         };
         let mut blocks: Vec<Option<Placed>> = held.iter().cloned().map(Checked::good).collect();
         let missing: Vec<usize> = (0..rows).filter(|r| blocks[*r].is_none()).collect();
+        let mut misfits = Vec::new();
         for run in crate::read::runs(&missing) {
-            self.rebuild_rows(stripe, slot, column, run, &mut blocks)
-                .await;
+            let place = (stripe, slot, column);
+            let found = holder.map(|holder| (holder, &held[run.clone()]));
+            let wrong = self.rebuild_rows(place, run.clone(), found, &mut blocks[run]);
+            misfits.append(&mut wrong.await);
         }
         for (block, checked) in blocks.iter_mut().zip(held) {
             // Where nothing can be reconstructed, what is only in doubt counts.
@@ -321,39 +326,37 @@ impl Array {
                 None => self.set_sum(&sums, slot, row, Sum::NONE),
             }
         }
+        self.repair_misfits(stripe, slot, misfits, Repair::Report)
+            .await;
     }
 
-    /// Reconstructs some rows; those that cannot be are left out, one by one.
+    /// Reconstructs some rows; those that cannot be are left out, one by one. Gives what was found
+    /// wrong on the way: on other members, and on the one that is replaced, with what was `found`
+    /// there.
     async fn rebuild_rows(
         &self,
-        stripe: Stripe,
-        slot: Slot,
-        column: usize,
-        run: core::ops::Range<usize>,
+        (stripe, slot, column): (Stripe, Slot, usize),
+        rows: Range<usize>,
+        found: Option<(Index, &[Checked])>,
         blocks: &mut [Option<Placed>],
-    ) {
-        let none = ColumnSet::EMPTY;
-        if let Ok(made) = self
-            .reconstruct(stripe, slot, column, run.clone(), none)
-            .await
-        {
-            for (row, placed) in run.zip(made) {
-                blocks[row] = Some(placed);
-            }
-            return;
-        }
-        for row in run {
-            match self
-                .reconstruct(stripe, slot, column, row..row + 1, none)
-                .await
-            {
-                Ok(mut made) => blocks[row] = made.pop(),
+    ) -> Vec<Misfit> {
+        let place = (stripe, slot, column);
+        let (made, mut misfits) = self.reconstruct_each(place, rows.clone()).await;
+        for (i, (row, made)) in rows.zip(made).enumerate() {
+            match made {
+                Ok(made) => {
+                    misfits.extend(found.and_then(|(index, found)| {
+                        Misfit::of((index, column), row, &found[i], &made)
+                    }));
+                    blocks[i] = Some(made);
+                }
                 Err(lost) => {
                     let text = format!("lost beyond redundancy: {}", lost.0);
                     self.tell(EventKind::BlocksLost, text);
                 }
             }
         }
+        misfits
     }
 
     /// Makes everything below the cursor durable, then the cursor.

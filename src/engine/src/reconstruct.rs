@@ -2,15 +2,93 @@
 
 use crate::array::Array;
 use crate::executor::join_all;
+use crate::mend::Misfit;
 use crate::read::Lost;
 use crate::settled::{Checked, Placed};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Range;
+use uraid_core::config::Index;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::Sum;
 use uraid_parity::ColumnSet;
+
+/// What was reconstructed, and what was found wrong on the way.
+#[derive(Default, Debug)]
+pub struct Made {
+    /// The rows that were asked for.
+    pub blocks: Vec<Placed>,
+    /// Blocks of other columns that did not match or could not be read.
+    pub misfits: Vec<Misfit>,
+}
+
+impl Made {
+    /// Adds what was made of further rows.
+    pub fn append(&mut self, mut further: Made) {
+        self.blocks.append(&mut further.blocks);
+        self.misfits.append(&mut further.misfits);
+    }
+}
+
+/// A block that is no good where it was read: its column, on a member.
+struct Suspect {
+    column: usize,
+    index: Index,
+    found: Checked,
+}
+
+/// A row on its way.
+struct Attempt {
+    /// Columns that may not be read, and those found bad: a plan is tried until it works or none
+    /// is left.
+    bad: ColumnSet,
+    /// Whether there are blocks that are only in doubt.
+    doubts: bool,
+    /// Whether those count.
+    trusting: bool,
+    suspects: Vec<Suspect>,
+    made: Option<Placed>,
+}
+
+impl Attempt {
+    fn without(bad: ColumnSet) -> Attempt {
+        Attempt {
+            bad,
+            doubts: false,
+            trusting: false,
+            suspects: Vec::new(),
+            made: None,
+        }
+    }
+
+    /// Whether the next step is the same for both.
+    fn is_like(&self, other: &Attempt) -> bool {
+        let way = |a: &Attempt| (a.bad, a.trusting, a.made.is_some());
+        way(self) == way(other)
+    }
+
+    /// Takes a block that was read for this row, if it is good enough.
+    fn take(&mut self, column: usize, index: Option<Index>, found: Checked) -> Option<Placed> {
+        self.doubts |= matches!(found, Checked::Doubtful(_));
+        if let (Some(index), Checked::Bad(_)) = (index, &found) {
+            let found = found.clone();
+            self.suspects.push(Suspect {
+                column,
+                index,
+                found,
+            });
+        }
+        let placed = match self.trusting {
+            true => found.matching(),
+            false => found.good(),
+        };
+        if placed.is_none() {
+            self.bad.insert(column);
+        }
+        placed
+    }
+}
 
 impl Array {
     /// Computes what is in place in some rows of a column from the other columns, leaving out
@@ -22,35 +100,21 @@ impl Array {
         column: usize,
         rows: Range<usize>,
         without: ColumnSet,
-    ) -> Result<Vec<Placed>, Lost> {
-        let mut made: Vec<Option<Placed>> = alloc::vec![None; rows.len()];
-        // Columns found bad, by row; a plan is tried until it works or none is left.
+    ) -> Result<Made, Lost> {
         let unusable = without.union(ColumnSet::single(column));
-        let mut bad = alloc::vec![unusable; rows.len()];
-        // Rows with blocks that are only in doubt, and rows where those count.
-        let mut doubts = alloc::vec![false; rows.len()];
-        let mut trusting = doubts.clone();
-        while let Some(start) = made.iter().position(Option::is_none) {
-            let end = (start..rows.len())
-                .find(|i| {
-                    let alike = bad[*i] == bad[start] && trusting[*i] == trusting[start];
-                    made[*i].is_some() || !alike
-                })
-                .unwrap_or(rows.len());
-            let span = rows.start + start..rows.start + end;
-            let have = self.readable(slot).minus(bad[start]);
+        let fresh = |_| Attempt::without(unusable);
+        let mut attempts: Vec<Attempt> = rows.clone().map(fresh).collect();
+        let mut misfits = Vec::new();
+        while let Some(start) = attempts.iter().position(|a| a.made.is_none()) {
+            let alike = attempts[start..].iter();
+            let alike = alike.take_while(|a| a.is_like(&attempts[start])).count();
+            let span = rows.start + start..rows.start + start + alike;
+            let alike = &mut attempts[start..start + alike];
+            let have = self.readable(slot).minus(alike[0].bad);
             let quick = have.minus(self.avoided(slot));
             let plan = |have| self.code.plan(have, ColumnSet::single(column));
             let Some(plan) = plan(quick).or_else(|| plan(have)) else {
-                let doubted: Vec<usize> = (start..end)
-                    .filter(|i| doubts[*i] && !trusting[*i] && without.is_empty())
-                    .collect();
-                if !doubted.is_empty() {
-                    // So much is gone of these rows that what is only in doubt must count; not if
-                    // more could be read.
-                    for i in doubted {
-                        (bad[i], trusting[i]) = (unusable, true);
-                    }
+                if without.is_empty() && trust_doubts(alike, unusable) {
                     continue;
                 }
                 if without.is_empty() {
@@ -62,32 +126,83 @@ impl Array {
                     rows.start + start,
                     have.len(),
                     self.geometry.shape.columns,
-                    self.what_is_lacking(slot, bad[start])
+                    self.what_is_lacking(slot, alike[0].bad)
                 )));
             };
             let read = |source: usize| self.read_column(slot, source, span.clone());
             let found = join_all(plan.sources.iter().map(|s| read(*s))).await;
-            for i in start..end {
-                let mut row = Vec::with_capacity(found.len());
-                for (source, blocks) in plan.sources.iter().zip(&found) {
-                    let checked = blocks[i - start].clone();
-                    doubts[i] |= matches!(checked, Checked::Doubtful(_));
-                    let placed = match trusting[i] {
-                        true => checked.matching(),
-                        false => checked.good(),
-                    };
-                    match placed {
-                        Some(placed) => row.push(placed),
-                        None => bad[i].insert(*source),
-                    }
+            for (i, (attempt, row)) in alike.iter_mut().zip(span).enumerate() {
+                let mut good = Vec::with_capacity(found.len());
+                for (source, (index, blocks)) in plan.sources.iter().zip(&found) {
+                    good.extend(attempt.take(*source, *index, blocks[i].clone()));
                 }
-                if row.len() == plan.sources.len() {
+                if good.len() == plan.sources.len() {
                     let coefficients = &plan.rows[0].coefficients;
-                    made[i] = Some(self.combine(slot, rows.start + i, column, coefficients, &row));
+                    attempt.made = Some(self.combine(slot, row, column, coefficients, &good));
+                    misfits.extend(self.misfits_of(slot, row, attempt, &plan.sources, &good));
                 }
             }
         }
-        Ok(made.into_iter().flatten().collect())
+        Ok(Made {
+            blocks: attempts.into_iter().filter_map(|a| a.made).collect(),
+            misfits,
+        })
+    }
+
+    /// As [`Array::reconstruct`], leaving nothing out; what is lost in one row is no reason to leave
+    /// the others alone.
+    pub async fn reconstruct_each(
+        &self,
+        (stripe, slot, column): (Stripe, Slot, usize),
+        rows: Range<usize>,
+    ) -> (Vec<Result<Placed, Lost>>, Vec<Misfit>) {
+        let make = |rows| self.reconstruct(stripe, slot, column, rows, ColumnSet::EMPTY);
+        if let Ok(made) = make(rows.clone()).await {
+            return (made.blocks.into_iter().map(Ok).collect(), made.misfits);
+        }
+        let (mut blocks, mut misfits) = (Vec::new(), Vec::new());
+        for row in rows {
+            blocks.push(match make(row..row + 1).await {
+                Ok(mut made) => {
+                    misfits.append(&mut made.misfits);
+                    Ok(made.blocks.remove(0))
+                }
+                Err(lost) => Err(lost),
+            });
+        }
+        (blocks, misfits)
+    }
+
+    /// What the suspects of a row should be, by what it was reconstructed from: that gives them as
+    /// well, with nothing read again. Blocks that are only in doubt prove nobody wrong.
+    fn misfits_of(
+        &self,
+        slot: Slot,
+        row: usize,
+        attempt: &mut Attempt,
+        sources: &[usize],
+        good: &[Placed],
+    ) -> Vec<Misfit> {
+        let suspects = core::mem::take(&mut attempt.suspects);
+        if attempt.trusting {
+            return Vec::new();
+        }
+        let have: ColumnSet = sources.iter().copied().collect();
+        let misfit = |suspect: Suspect| {
+            let plan = self
+                .code
+                .plan(have, ColumnSet::single(suspect.column))
+                .filter(|plan| plan.sources == sources)?;
+            let coefficients = &plan.rows[0].coefficients;
+            Some(Misfit {
+                index: suspect.index,
+                column: suspect.column,
+                row,
+                right: self.combine(slot, row, suspect.column, coefficients, good),
+                found: suspect.found,
+            })
+        };
+        suspects.into_iter().filter_map(misfit).collect()
     }
 
     /// Which members do not have their column of a slot, and why. `bad`: columns whose blocks
@@ -113,11 +228,18 @@ impl Array {
     }
 
     /// What is in place in some rows of a column on whoever can be read for it.
-    async fn read_column(&self, slot: Slot, column: usize, rows: Range<usize>) -> Vec<Checked> {
-        match self.reader(slot, column) {
+    async fn read_column(
+        &self,
+        slot: Slot,
+        column: usize,
+        rows: Range<usize>,
+    ) -> (Option<Index>, Vec<Checked>) {
+        let reader = self.reader(slot, column);
+        let found = match reader {
             Some(index) => self.read_checked(index, slot, column, rows).await,
             None => alloc::vec![Checked::Bad(None); rows.len()],
-        }
+        };
+        (reader, found)
     }
 
     fn combine(
@@ -143,4 +265,14 @@ impl Array {
             sum: Sum { crc, generation },
         }
     }
+}
+
+/// Has blocks count that are only in doubt, as so much is gone of these rows; not if more could be
+/// read. Whether that helps any of them.
+fn trust_doubts(rows: &mut [Attempt], unusable: ColumnSet) -> bool {
+    let mut helps = false;
+    for row in rows.iter_mut().filter(|r| r.doubts && !r.trusting) {
+        (row.bad, row.trusting, helps) = (unusable, true, true);
+    }
+    helps
 }

@@ -3,15 +3,14 @@
 
 use crate::array::Array;
 use crate::executor::join_all;
+use crate::mend::{Misfit, Repair};
 use crate::mutants::{Mutant, active};
 use crate::read::{Lost, runs, split_blocks};
-use crate::traffic;
-use alloc::format;
+use crate::reconstruct::Made;
 use alloc::vec::Vec;
 use core::ops::Range;
 use uraid_buffer::Buf;
 use uraid_core::config::Index;
-use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{Sum, block_matches};
 use uraid_core::units::BLOCK_BYTES;
@@ -63,17 +62,6 @@ impl Checked {
             Checked::Bad(found) => found.as_ref().is_some_and(|b| b[..] == block.data[..]),
         }
     }
-}
-
-/// What to do about blocks that are wrong on a member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Repair {
-    /// Nothing.
-    No,
-    /// Rewrite them; the member did not get them before a crash, which is nobody's fault.
-    Quietly,
-    /// Rewrite, count and report them.
-    Report,
 }
 
 impl Array {
@@ -149,7 +137,7 @@ impl Array {
     ) -> Result<(), Lost> {
         let reader = self.reader(slot, column);
         let reader = reader.filter(|_| !without.contains(column));
-        let mut found = match reader {
+        let found = match reader {
             Some(index) => self.read_checked(index, slot, column, rows.clone()).await,
             None => alloc::vec![Checked::Bad(None); rows.len()],
         };
@@ -161,23 +149,17 @@ impl Array {
         let missing: Vec<usize> = (0..blocks.len()).filter(|i| blocks[*i].is_none()).collect();
         for run in runs(&missing) {
             let at = rows.start + run.start..rows.start + run.end;
-            let found_there = &mut found[run.clone()];
+            let found_there = &found[run.clone()];
             let made = self.made_anew((stripe, slot), (column, without), at.clone(), found_there);
-            let made = made.await?;
-            let wanted = repair != Repair::No && !self.read_only;
-            if let Some(index) = reader.filter(|_| wanted) {
-                let wrong = |(f, m): (&Checked, &Placed)| !f.holds(m);
-                let wrong = found[run.clone()]
-                    .iter()
-                    .zip(&made)
-                    .filter(|p| wrong(*p))
-                    .count();
-                if repair == Repair::Report && wrong > 0 {
-                    self.report_repair(index, stripe, at.start, wrong);
-                }
-                self.repair(index, slot, at, &made, wrong > 0).await;
+            let mut made = made.await?;
+            if let Some(index) = reader {
+                let each = at.zip(found_there).zip(&made.blocks);
+                let misfit = |((row, found), right)| Misfit::of((index, column), row, found, right);
+                made.misfits.extend(each.filter_map(misfit));
             }
-            for (block, placed) in blocks[run].iter_mut().zip(made) {
+            self.repair_misfits(stripe, slot, made.misfits, repair)
+                .await;
+            for (block, placed) in blocks[run].iter_mut().zip(made.blocks) {
                 *block = Some(placed.data);
             }
         }
@@ -191,8 +173,8 @@ impl Array {
         (stripe, slot): (Stripe, Slot),
         (column, without): (usize, ColumnSet),
         rows: Range<usize>,
-        found: &mut [Checked],
-    ) -> Result<Vec<Placed>, Lost> {
+        found: &[Checked],
+    ) -> Result<Made, Lost> {
         let made = self
             .reconstruct(stripe, slot, column, rows.clone(), without)
             .await;
@@ -200,54 +182,18 @@ impl Array {
         if made.is_ok() || !found.iter().any(doubtful) {
             return made;
         }
-        let mut all = Vec::with_capacity(rows.len());
+        let mut all = Made::default();
         for (row, checked) in rows.zip(found) {
             let made = self
                 .reconstruct(stripe, slot, column, row..row + 1, without)
                 .await;
             match (made, checked) {
-                (Ok(mut made), _) => all.append(&mut made),
-                (Err(_), Checked::Doubtful(placed)) => all.push(placed.clone()),
+                (Ok(made), _) => all.append(made),
+                (Err(_), Checked::Doubtful(placed)) => all.blocks.push(placed.clone()),
                 (Err(lost), _) => return Err(lost),
             }
         }
         Ok(all)
-    }
-
-    /// Tells that blocks of a member were wrong, and counts them.
-    pub fn report_repair(&self, index: Index, stripe: Stripe, row: usize, blocks: usize) {
-        let text = format!(
-            "{}: stripe {} row {row}: {blocks} wrong or unreadable block(s) rewritten from the \
-             other members",
-            self.member_name(index),
-            stripe.0,
-        );
-        self.tell_of(index, EventKind::Repaired, text);
-        self.counters.borrow_mut()[usize::from(index.0)].checksum_errors += blocks as u64;
-        traffic::add(&self.traffic.repaired_blocks, blocks as u64);
-    }
-
-    /// Gives a member what it should have; `data`: not only the checksums.
-    pub async fn repair(
-        &self,
-        index: Index,
-        slot: Slot,
-        rows: Range<usize>,
-        made: &[Placed],
-        data: bool,
-    ) {
-        let sums = self.sums(index, slot, rows.clone()).await;
-        if data {
-            let mut blocks: Vec<Buf> = made.iter().map(|p| p.data.clone()).collect();
-            if active(Mutant::RepairGarbage) {
-                blocks = self.zeros(blocks.len());
-            }
-            let offset = self.geometry.block_offset(slot, rows.start);
-            self.write_member(index, offset, blocks).await;
-        }
-        for (row, placed) in rows.zip(made) {
-            self.set_sum(&sums, slot, row, placed.sum);
-        }
     }
 
     /// Reads some rows of a column from one member and verifies them.

@@ -25,9 +25,10 @@
 use crate::array::Array;
 use crate::executor::join_all;
 use crate::lane::Lane;
+use crate::mend::Repair;
 use crate::mutants::{Mutant, active};
 use crate::read::{runs, split_blocks};
-use crate::settled::{Checked, Placed};
+use crate::settled::Checked;
 use crate::sums::{SumPage, Worth};
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -40,7 +41,6 @@ use uraid_core::events::EventKind;
 use uraid_core::geometry::{Slot, Stripe};
 use uraid_core::pages::{ChecksumPage, Found, Peer, Sum};
 use uraid_core::units::{BLOCK, BLOCK_BYTES};
-use uraid_parity::ColumnSet;
 
 /// By how much numbers go on where a newer copy than the one that was found may turn up: more
 /// than a page is ever written without a peer that remembers it, as by a rebuild. It is even:
@@ -335,22 +335,17 @@ impl Array {
         rows: Range<usize>,
         found: &[Checked],
     ) -> bool {
-        let make = |rows| self.reconstruct(stripe, slot, column, rows, ColumnSet::EMPTY);
-        let mut made: Vec<Option<Placed>> = match make(rows.clone()).await {
-            Ok(made) => made.into_iter().map(Some).collect(),
-            Err(_) => alloc::vec![None; rows.len()],
-        };
-        for ((row, found), made) in rows.zip(found).zip(&mut made) {
-            if made.is_none() {
-                // What is lost in one row is no reason to leave the next alone.
-                *made = make(row..row + 1).await.ok().and_then(|mut one| one.pop());
-            }
-            if let Some(made) = made {
+        let place = (stripe, slot, column);
+        let (made, others) = self.reconstruct_each(place, rows.clone()).await;
+        for ((row, found), made) in rows.zip(found).zip(&made) {
+            if let Ok(made) = made {
                 let (wrong, one) = (!found.holds(made), core::slice::from_ref(made));
                 self.repair(index, slot, row..row + 1, one, wrong).await;
             }
         }
-        made.iter().all(Option::is_some)
+        self.repair_misfits(stripe, slot, others, Repair::Report)
+            .await;
+        made.iter().all(Result::is_ok)
     }
 
     /// Verifies what is in doubt or unknown on pages that are about to be written: once they are,

@@ -2,6 +2,7 @@
 
 use crate::array::Array;
 use crate::executor::join_all;
+use crate::reconstruct::Made;
 use crate::settled::{Checked, Placed};
 use alloc::format;
 use alloc::vec::Vec;
@@ -126,21 +127,22 @@ impl Array {
             .await;
         let wrong = match &made {
             // When the block is right it is its checksum page that was not: counted as that.
-            Ok(made) => !found.holds(&made[0]),
+            Ok(made) => !found.holds(&made.blocks[0]),
             Err(_) => matches!(found, Checked::Bad(_)),
         };
         if wrong {
             self.count_found(index, |c| c.bad_blocks = c.bad_blocks.saturating_add(1));
         }
         match made {
-            Ok(made) if !self.read_only => {
+            // What was wrong on other members is found, and repaired, when these are looked at.
+            Ok(Made { blocks, .. }) if !self.read_only => {
                 if wrong {
                     self.report_repair(index, stripe, row, 1);
                     self.count_found(index, |c| {
                         c.repaired_blocks = c.repaired_blocks.saturating_add(1);
                     });
                 }
-                self.repair(index, slot, row..row + 1, &made, wrong).await;
+                self.repair(index, slot, row..row + 1, &blocks, wrong).await;
             }
             _ => {} // what cannot be repaired is told as lost, or the array is read-only
         }
