@@ -8,8 +8,6 @@ use common::server::member;
 use common::volatile::Disks;
 use common::{MIB, Sandbox, Server, USAGE, wait_for};
 use serde_json::Value;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// What a slow member takes for anything.
@@ -50,16 +48,8 @@ fn event(sandbox: &Sandbox, server: &Server, kind: &str) -> Option<Value> {
 /// Waits until the metrics, which may be a second old, say whether member 1 sits out.
 fn wait_metric(server: &Server, value: u8) {
     wait_for("the metrics to say it", || {
-        let mut stream = UnixStream::connect(&server.control).expect("connection");
-        let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).expect("request");
-        let mut page = String::new();
-        stream.read_to_string(&mut page).expect("answer");
-        let of_it =
-            |line: &&str| line.starts_with("uraid_member_slow{") && line.contains("slot=\"1\"");
-        let line = page.lines().find(of_it).expect("there is such a metric");
-        let (_, found) = line.rsplit_once(' ').expect("a value");
-        (found.parse() == Ok(f64::from(value))).then_some(())
+        let found = server.metric("uraid_member_slow{array=\"tank\",slot=\"1\"");
+        (found == f64::from(value)).then_some(())
     });
 }
 

@@ -8,7 +8,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -164,6 +165,19 @@ impl Server {
     /// A new connection to the default export.
     pub fn connect(&self) -> Client {
         Client::connect(&self.socket, "").expect("connection to the server")
+    }
+
+    /// The value of the first metric whose line begins like this.
+    pub fn metric(&self, start: &str) -> f64 {
+        let mut stream = UnixStream::connect(&self.control).expect("connection");
+        let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).expect("request");
+        let mut page = String::new();
+        stream.read_to_string(&mut page).expect("answer");
+        let line = page.lines().find(|line| line.starts_with(start));
+        let line = line.unwrap_or_else(|| panic!("no {start} in {page}"));
+        let (_, value) = line.rsplit_once(' ').expect("a value");
+        value.parse().expect("a number")
     }
 
     /// Runs `uraid COMMAND --control ... ARGS`.

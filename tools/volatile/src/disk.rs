@@ -1,5 +1,6 @@
 //! One disk: a file behind a volatile write cache, and everything that can go wrong with it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -40,6 +41,8 @@ pub struct Faults {
     pub delay: Duration,
     /// Requests are held until then.
     pub hangs_until: Option<Instant>,
+    /// Sectors that cannot be read until they are written: the latent errors of disks.
+    pub bad_sectors: BTreeSet<u64>,
 }
 
 /// The durable content of a disk.
@@ -197,6 +200,10 @@ impl State {
         if self.faults.fail_reads {
             return Err(failure("reads fail"));
         }
+        let sectors = offset / SECTOR_BYTES..(offset + len).div_ceil(SECTOR_BYTES);
+        if self.faults.bad_sectors.range(sectors).next().is_some() {
+            return Err(failure("a sector cannot be read"));
+        }
         let skip = offset % SECTOR_BYTES;
         let sectors_len = (skip + len).next_multiple_of(SECTOR_BYTES);
         let mut bytes = Pool::heap().take(sectors_len as usize);
@@ -229,6 +236,9 @@ impl State {
             self.medium.read(offset - skip, &mut bytes);
         }
         bytes[skip as usize..][..data.len()].copy_from_slice(data);
+        let written = (offset - skip) / SECTOR_BYTES..end / SECTOR_BYTES;
+        let still_bad = |sector: &u64| !written.contains(sector);
+        self.faults.bad_sectors.retain(still_bad);
         self.medium
             .write(offset - skip, &[bytes.freeze()], |_| true);
         if self.medium.unflushed_sectors() as u64 * SECTOR_BYTES > CACHE_BYTES_MAX {
@@ -321,6 +331,16 @@ mod tests {
     fn durable(dir: &tempfile::TempDir) -> Vec<u8> {
         let bytes = std::fs::read(dir.path().join("disk")).unwrap();
         bytes.iter().step_by(4096).copied().collect()
+    }
+
+    #[test]
+    fn a_bad_sector_spoils_the_reads_that_touch_it_until_it_is_written() {
+        let (_dir, disk) = disk();
+        disk.set_faults(|faults| faults.bad_sectors = BTreeSet::from([9, 17]));
+        let read = |offset| disk.serve(RequestKind::Read { offset, len: 4096 });
+        assert!(read(0).is_ok() && read(4096).is_err() && read(8192).is_err());
+        write(&disk, 4096, 7, false).unwrap();
+        assert!(read(4096).is_ok() && read(8192).is_err());
     }
 
     #[test]
