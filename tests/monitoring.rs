@@ -104,14 +104,19 @@ impl Page {
             let labels = labels.as_object().expect("labels").keys().cloned();
             names.entry(name.to_string()).or_default().extend(labels);
         }
-        // There only while a rebuild is under way.
-        let rebuilds = self
-            .families
-            .iter()
-            .map(|f| f["name"].as_str().expect("a name"));
-        for name in rebuilds.filter(|name| name.starts_with("uraid_rebuild_")) {
-            let labels = ["array", "slot"].map(String::from);
-            names.entry(name.to_string()).or_default().extend(labels);
+        // There only while a rebuild is under way, or where devices say how they are.
+        let labels_of = |name: &str| match name {
+            "uraid_member_health" => vec!["array", "slot", "member", "state"],
+            _ if name.starts_with("uraid_rebuild_") => vec!["array", "slot"],
+            _ => Vec::new(),
+        };
+        for family in &self.families {
+            let name = family["name"].as_str().expect("a name");
+            let labels = labels_of(name);
+            if !labels.is_empty() {
+                let labels = labels.into_iter().map(String::from);
+                names.entry(name.to_string()).or_default().extend(labels);
+            }
         }
         names
     }

@@ -360,6 +360,13 @@ fn a_device_that_says_it_fails_is_told_and_replaced_by_the_spare() {
     });
     assert_eq!(member(&status, 1)["health"]["temperature_celsius"], 51);
     assert!(member(&status, 0)["health"].is_null(), "a file has none");
+    let uuid = member(&status, 1)["uuid"].as_str().expect("a UUID");
+    let failing = format!(
+        "uraid_member_health{{array=\"tank\",slot=\"1\",member=\"{uuid}\",state=\"failing\"}}"
+    );
+    wait_for("the health in the metrics", || {
+        (server.metric(&failing) == 1.0).then_some(())
+    });
     let shown = server.uraid::<&str>(&sandbox, "status", []).stdout;
     assert!(shown.contains("is not well by its own word"), "{shown}");
     assert!(events(&sandbox, &server.control, "replaced-early").is_empty());
