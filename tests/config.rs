@@ -176,6 +176,11 @@ fn the_exit_code_says_what_kind_of_mistake_it_is() {
             "those found are tank",
         ),
         (
+            "spare-group = \"tank,old\"",
+            USAGE,
+            "no array is called old; those found are tank",
+        ),
+        (
             "[export.tank]\ntls = true",
             USAGE,
             "nobody could use the export tank",

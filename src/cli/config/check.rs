@@ -151,7 +151,7 @@ fn listening(args: &ServeArgs, settings: &Settings) -> Vec<(Place, Result<(), Fa
     settings.values.iter().filter_map(verdict).collect()
 }
 
-/// Exports of arrays that are not there, and arrays that are not.
+/// Exports of arrays that are not there, groups that speak of such, and arrays that are not.
 fn strangers(args: &ServeArgs, settings: &Settings, place: Place) -> Vec<Finding> {
     let members = match serve::all_members(args) {
         Ok(members) => members,
@@ -161,15 +161,21 @@ fn strangers(args: &ServeArgs, settings: &Settings, place: Place) -> Vec<Finding
     let names: Vec<&str> = found.iter().map(|group| group.name.as_str()).collect();
     // One whose superblocks cannot be read has no name.
     let is_there = |name: &str| names.contains(&name) || names.contains(&"");
-    let strangers = settings.exports.iter();
-    let strangers = strangers.filter(|export| !is_there(&export.options.name));
-    let finding = |export: &ExportSetting| {
+    let finding = |(place, name): (&Place, &str)| {
         let message = format!(
-            "no array is called {}; those found are {}",
-            export.options.name,
+            "no array is called {name}; those found are {}",
             names.join(", ")
         );
-        Finding::wrong(export.place.clone(), message)
+        Finding::wrong(place.clone(), message)
     };
-    strangers.map(finding).collect()
+    let exports = settings.exports.iter();
+    let exports =
+        exports.map(|export: &ExportSetting| (&export.place, export.options.name.as_str()));
+    let groups = settings.values.iter().filter(|s| s.key == "spare-group");
+    let grouped = groups.flat_map(|group| group.value.split(',').map(|name| (&group.place, name)));
+    let named = exports.chain(grouped);
+    named
+        .filter(|(_, name)| !is_there(name))
+        .map(finding)
+        .collect()
 }
