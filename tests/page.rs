@@ -2,18 +2,24 @@
 
 mod common;
 
+use common::sandbox::URAID;
 use common::server::slot_of;
 use common::tools::{installed, is_root};
 use common::{FAILED, PATIENCE, REFUSED, Sandbox, Server, USAGE, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Names of the browser, by distribution.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
+/// What a terminal is told to show again what was there before.
+const LEAVES_SCREEN: &str = "\x1b[?1049l";
 
 /// Screenshots are kept here, if it is set.
 const SHOTS_VARIABLE: &str = "URAID_TEST_SHOTS";
@@ -253,6 +259,44 @@ fn top_prints_a_screen_for_scripts() {
     let ran = shown.server.uraid(&shown.sandbox, "top", wide).succeeded();
     let path = shown.members[0].to_str().expect("UTF-8");
     assert!(ran.stdout.contains(path), "{}", ran.stdout);
+}
+
+#[test]
+fn top_leaves_the_terminal_as_it_was_when_a_signal_ends_it() {
+    need!("script", "stty");
+    let shown = Shown::new("");
+    let (pid, screen) = (shown.sandbox.path("pid"), shown.sandbox.path("screen"));
+    let top = format!(
+        "echo $$ > {}; exec {} top --control {}",
+        pid.display(),
+        URAID,
+        shown.server.control.display()
+    );
+    let typed = format!("stty rows 24 cols 80; stty -g; sh -c '{top}'; echo code $?; stty -g");
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        let mut terminal = shown.sandbox.command("script");
+        terminal.args(["-q", "-f", "-c", &typed]).arg(&screen);
+        let terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut terminal = terminal.spawn().expect("script");
+        let seen = || String::from_utf8_lossy(&fs::read(&screen).unwrap_or_default()).into_owned();
+        wait_for("the screen", || seen().contains("raid6 2+2").then_some(()));
+        let top = fs::read_to_string(&pid).expect("its number");
+        let top = Pid::from_raw(top.trim().parse().expect("a number"));
+        kill(top, signal).expect("a signal");
+        terminal.wait().expect("its end");
+        let seen = seen();
+        assert!(seen.contains(LEAVES_SCREEN), "{signal}: {seen}");
+        let died = format!("code {}", 128 + signal as i32);
+        assert!(seen.contains(&died), "{signal}: {seen}");
+        let lines: Vec<&str> = seen.lines().collect();
+        let modes = |line: &&&str| line.matches(':').count() > 20;
+        let modes: Vec<_> = lines.iter().filter(modes).collect();
+        assert!(
+            modes.len() == 2 && modes[0] == modes[1],
+            "{signal}: {modes:?}"
+        );
+        fs::remove_file(&screen).expect("the next screen is another");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 pub mod args;
 mod bars;
+mod ends;
 mod frame;
 mod gauges;
 mod members;
@@ -17,6 +18,7 @@ use super::target;
 use crate::control::client::Client;
 use crate::failure::{Doing, Failure};
 use args::{Size, TopArgs};
+use ends::Ends;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
@@ -56,17 +58,20 @@ pub fn run(args: &TopArgs, output: Output) -> Result<(), Failure> {
              `uraid status`",
         ));
     }
+    let ends = Ends::wait_for()?;
     let mut terminal = ratatui::try_init().doing(|| "use the terminal".to_string())?;
-    let result = watch(&mut terminal, clients, args.interval());
+    let result = watch(&mut terminal, clients, args.interval(), &ends);
     ratatui::restore();
+    ends.have_their_way()?;
     result
 }
 
-/// Draws and takes keys until one of them means the end.
+/// Draws and takes keys until one of them, or a signal, means the end.
 fn watch(
     terminal: &mut ratatui::DefaultTerminal,
     clients: Vec<Client>,
     interval: Duration,
+    ends: &Ends,
 ) -> Result<(), Failure> {
     let what = || "draw on the terminal".to_string();
     let mut view = View::new(clients.iter().map(target::name_of).collect(), interval);
@@ -90,6 +95,9 @@ fn watch(
                     _ => {}
                 }
                 changed = true;
+            }
+            if ends.has_come() {
+                return Ok(());
             }
             if changed {
                 break;
