@@ -142,7 +142,8 @@ impl Array {
         remembered: &[Peer],
     ) -> SumPage {
         let rows = self.rows_of_page(lane, number);
-        // A member that catches up keeps what has not changed since it left.
+        // A member that catches up keeps what has not changed since it left. That it lacks pages
+        // of the checkpoint during which it left, or later ones, is no damage.
         let catches_up = self
             .rebuilds
             .borrow()
@@ -170,7 +171,9 @@ impl Array {
             // being filled gets all of it anew.
             let unsound = in_sync && !rows.is_empty();
             if unsound {
-                self.report_unsound(lane, index, number, rows.len(), "damaged");
+                if !catches_up {
+                    self.report_unsound(lane, index, number, rows.len(), "damaged");
+                }
                 self.look_closer(lane, index, number);
             }
             let content = self.unknown_sums(&rows);
@@ -184,7 +187,7 @@ impl Array {
         }
         // The copy that is hidden may be the newer one, of which no peer need know.
         let stale = (ahead > 0 || found.hidden) && !rows.is_empty() && !trusted;
-        if stale && ahead > 0 {
+        if stale && ahead > 0 && !catches_up {
             let how = "older than its peers know it";
             self.report_unsound(lane, index, number, rows.len(), how);
         }

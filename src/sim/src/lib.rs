@@ -10,6 +10,7 @@
 //! that decodes gives the same bytes), [`disk`] (no two writes in flight overlap).
 #![forbid(unsafe_code)]
 
+pub mod alarms;
 pub mod array;
 mod aside;
 mod bench;

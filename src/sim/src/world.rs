@@ -233,7 +233,11 @@ impl World {
             Event::Released(device) => self.release(device)?,
             Event::Witness(witness) => self.witness = Some(witness),
             Event::Stopped => return self.stopped(),
-            Event::Happened(_) | Event::Info(_) | Event::Warning(_) => self.look_at_scrub(),
+            Event::Happened(happening) => {
+                self.check_alarm(&happening)?;
+                self.look_at_scrub();
+            }
+            Event::Info(_) | Event::Warning(_) => self.look_at_scrub(),
         }
         Ok(())
     }
