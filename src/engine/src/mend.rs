@@ -120,12 +120,13 @@ impl Array {
         for run in misfits.chunk_by(adjoin) {
             let (index, first) = (run[0].index, run[0].row);
             let wrong = run.iter().filter(|m| !m.found.holds(&m.right)).count();
-            if report && wrong > 0 {
-                self.report_repair(index, stripe, first, wrong);
-            }
             let right: Vec<Placed> = run.iter().map(|m| m.right.clone()).collect();
             self.repair(index, slot, first..first + run.len(), &right, wrong > 0)
                 .await;
+            // Who could not be written was not wrong in places, but failed.
+            if report && wrong > 0 && self.live_device(index).is_some() {
+                self.report_repair(index, stripe, first, wrong);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! Nothing is told to be damaged that is not: alarms that are false are soon not heeded.
 
-use crate::scenario::Fault;
+use crate::scenario::{Fault, Scenario};
 use crate::world::World;
 use uraid_core::events::EventKind;
 use uraid_engine::api::Happening;
@@ -15,12 +15,21 @@ const HARMLESS: [Fault; 6] = [
     Fault::Slow,
 ];
 
+/// Whether faults are played, and all of them are harmless: what is told without any is the matter of
+/// who scripts it.
+pub(crate) fn is_harmless(scenario: &Scenario) -> bool {
+    let mut faults = scenario.faults.iter();
+    !scenario.faults.is_empty() && faults.all(|fault| HARMLESS.contains(fault))
+}
+
 impl World {
     /// Checks what is told: where members only leave and return, no metadata is damaged.
     pub(crate) fn check_alarm(&self, happening: &Happening) -> Result<(), String> {
-        let damage = happening.kind == EventKind::MetadataDamaged;
-        let mut faults = self.scenario.faults.iter();
-        if damage && faults.all(|fault| HARMLESS.contains(fault)) {
+        let damage = matches!(
+            happening.kind,
+            EventKind::MetadataDamaged | EventKind::Repaired
+        );
+        if damage && self.harmless {
             return Err(format!(
                 "nothing was damaged, but it said: {}",
                 happening.text

@@ -1,5 +1,6 @@
 //! One play: an array, its clients, its operators and its bad luck, on one thread and one clock.
 
+use crate::alarms::is_harmless;
 use crate::array::create;
 use crate::clients::{Asked, Clients};
 use crate::content::UNIT_BYTES;
@@ -58,6 +59,8 @@ pub struct Ordered {
 /// Everything there is.
 pub struct World {
     pub(crate) scenario: Scenario,
+    /// Whether nothing happens that damages what members have.
+    pub(crate) harmless: bool,
     pub(crate) rng: Rng,
     pub(crate) trace: Trace,
     pub(crate) now: Nanos,
@@ -161,6 +164,7 @@ impl World {
             forced: false,
             passing: BTreeMap::new(),
             counts: Counts::default(),
+            harmless: is_harmless(&scenario),
             scenario,
         }
     }

@@ -136,13 +136,13 @@ impl Array {
         match made {
             // What was wrong on other members is found, and repaired, when these are looked at.
             Ok(Made { blocks, .. }) if !self.read_only => {
-                if wrong {
+                self.repair(index, slot, row..row + 1, &blocks, wrong).await;
+                if wrong && self.live_device(index).is_some() {
                     self.report_repair(index, stripe, row, 1);
                     self.count_found(index, |c| {
                         c.repaired_blocks = c.repaired_blocks.saturating_add(1);
                     });
                 }
-                self.repair(index, slot, row..row + 1, &blocks, wrong).await;
             }
             _ => {} // what cannot be repaired is told as lost, or the array is read-only
         }
