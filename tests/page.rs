@@ -208,6 +208,8 @@ fn a_browser_shows_the_array_on_large_and_small_screens() {
     let shown = Shown::new("");
     shown.server.connect().write(0, &[7; 8192]).expect("write");
     shown.fail_one();
+    let limit = ["iops=4000"];
+    shown.server.uraid(&shown.sandbox, "set", limit).succeeded();
     let url = format!("http://{}/", shown.address);
     let page = browse(&shown.sandbox, browser, &["--dump-dom"], &url);
     for words in [
@@ -216,6 +218,9 @@ fn a_browser_shows_the_array_on_large_and_small_screens() {
         "redundancy: 1 of 2 left",
         "uraid rebuild --name tank",
         "Throughput",
+        "served so far",
+        "all redundancy",
+        "4000/s",
     ] {
         assert!(page.contains(words), "no {words} in\n{page}");
     }

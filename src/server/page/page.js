@@ -257,7 +257,26 @@ function figures(status) {
     figure("stripes in use", `${percent(status.used_stripes, status.total_stripes).toFixed(1)} %`),
     figure("blocks repaired", String(status.repaired_blocks)),
     figure("served for", duration(status.uptime_seconds)),
+    ...soFar(status.availability),
+    ...limited(status.limits),
   ];
+}
+
+// As `uraid status` has it: never rounded up to all of it.
+const share = (part) => (part === 1 ? "100 %" : `${(Math.floor(part * 1e5) / 1e3).toFixed(3)} %`);
+
+function soFar(seen) {
+  const figures = [];
+  if (seen && seen.served_share !== null) figures.push(figure("served so far", share(seen.served_share)));
+  if (seen && seen.redundant_share !== null) figures.push(figure("all redundancy", share(seen.redundant_share)));
+  return figures;
+}
+
+function limited({ iops, bytes_per_second: bytes }) {
+  const figures = [];
+  if (iops > 0) figures.push(figure("limit", `${iops}/s`));
+  if (bytes > 0) figures.push(figure("limit", speed(bytes)));
+  return figures;
 }
 
 const COLUMNS = [
