@@ -1,5 +1,6 @@
 //! Nothing is told to be damaged that is not: alarms that are false are soon not heeded.
 
+use crate::rest::superblock_of;
 use crate::scenario::{Fault, Scenario};
 use crate::world::World;
 use uraid_core::events::EventKind;
@@ -29,12 +30,19 @@ impl World {
             happening.kind,
             EventKind::MetadataDamaged | EventKind::Repaired
         );
-        if damage && self.harmless {
+        if damage && self.harmless && !self.is_broken(happening) {
             return Err(format!(
                 "nothing was damaged, but it said: {}",
                 happening.text
             ));
         }
         Ok(())
+    }
+
+    /// Whether a broken disk is meant, of which not even that is readable what is sound.
+    fn is_broken(&self, happening: &Happening) -> bool {
+        let meant = happening.member.map(|member| member.uuid);
+        let mut broken = self.disks.iter().filter(|disk| disk.is_broken());
+        broken.any(|disk| superblock_of(disk.medium()).map(|s| s.member) == meant)
     }
 }

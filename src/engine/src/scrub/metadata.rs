@@ -98,13 +98,8 @@ impl Array {
             return; // the whole member has failed meanwhile
         }
         let bad = found[newest] != Place::Good;
-        if bad {
-            let text = format!(
-                "{}: {what} is not what it should be",
-                self.member_name(index)
-            );
-            self.tell_of(index, EventKind::MetadataDamaged, text);
-            self.count_found(index, |c| c.bad_metadata = c.bad_metadata.saturating_add(1));
+        if self.read_only && bad {
+            self.report_metadata(index, &what);
         }
         if self.read_only || (!bad && found[1 - newest] != Place::Damaged) {
             return;
@@ -115,6 +110,10 @@ impl Array {
         if bad {
             self.write_member(index, offsets[newest], alloc::vec![bytes])
                 .await;
+            if self.live_device(index).is_none() {
+                return; // it was not damaged in places, but failed
+            }
+            self.report_metadata(index, &what);
             self.count_found(index, |c| {
                 c.repaired_metadata = c.repaired_metadata.saturating_add(1)
             });
@@ -124,6 +123,14 @@ impl Array {
             self.write_member(index, offsets[1 - newest], self.zeros(1))
                 .await;
         }
+    }
+
+    /// Tells and counts that something a member holds is wrong.
+    fn report_metadata(&self, index: Index, what: &str) {
+        let name = self.member_name(index);
+        let text = format!("{name}: {what} is not what it should be");
+        self.tell_of(index, EventKind::MetadataDamaged, text);
+        self.count_found(index, |c| c.bad_metadata = c.bad_metadata.saturating_add(1));
     }
 
     async fn scrub_checkpoints(&self, lane: &Lane) {
