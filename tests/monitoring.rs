@@ -392,7 +392,13 @@ fn exported() -> BTreeMap<String, BTreeSet<String>> {
     let options = format!("{option} --readers 1 --alert-exec /bin/true");
     let server = Server::start(&sandbox, &options, &members);
     let _server = server.ok().expect("a server");
-    Page::parse(&sandbox, &get_unix(&path)).names()
+    // There before a share of the time are the first event and some time.
+    wait_for("all that it can tell", || {
+        let names = Page::parse(&sandbox, &get_unix(&path)).names();
+        names
+            .contains_key("uraid_array_redundant_ratio")
+            .then_some(names)
+    })
 }
 
 #[test]
