@@ -235,6 +235,12 @@ fn how_available_it_has_been_is_in_the_status() {
     assert_eq!(restarted["unknown_millis"], 0, "{restarted:#}");
     assert_eq!(restarted["repairs"], 1, "{restarted:#}");
 
+    // Of a server that was killed before that was on the members nobody ever knew.
+    wait_for("the second opening to be kept", || {
+        let kept = offline(&array.sandbox, &array.members);
+        let opened = kinds(&kept).into_iter().filter(|kind| *kind == "opened");
+        (opened.count() == 2).then_some(())
+    });
     array.restart_killed();
     seen_with(&array, "unknown_millis");
     let text = array.run("status", &[]).stdout;
