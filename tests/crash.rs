@@ -313,15 +313,10 @@ fn kills_failures_and_returns_in_any_order_lose_no_answered_write() {
 
 #[test]
 fn kill9_while_a_mirror_is_given_one_more_copy_loses_no_answered_write() {
-    let given = std::env::var("URAID_TEST_KILLS").ok();
-    let kills = given.map_or(5, |n| n.parse().expect("URAID_TEST_KILLS: a number"));
+    let kills = kills_or(5);
     let mut was_widened = 0;
     for kill in 0..kills {
-        let mut crasher = Crasher::new("--level raid1", 2);
-        let server = crasher.sandbox.serve(&crasher.members);
-        crasher.write_and_kill(server);
-        let server = crasher.sandbox.serve(&crasher.members);
-        crasher.assert_nothing_lost(&server);
+        let (mut crasher, server) = killed_once("--level raid1", 2);
         let new = crasher.sandbox.file("new", 64 * MIB);
         crasher.members.push(new.clone());
         let with_spare = kill % 2 == 1;
@@ -361,14 +356,9 @@ fn kill9_while_a_mirror_is_given_one_more_copy_loses_no_answered_write() {
 
 #[test]
 fn kill9_while_a_mirror_gives_up_a_copy_loses_no_answered_write() {
-    let given = std::env::var("URAID_TEST_KILLS").ok();
-    let kills = given.map_or(5, |n| n.parse().expect("URAID_TEST_KILLS: a number"));
+    let kills = kills_or(5);
     for kill in 0..kills {
-        let mut crasher = Crasher::new("--level raid1", 2);
-        let server = crasher.sandbox.serve(&crasher.members);
-        crasher.write_and_kill(server);
-        let server = crasher.sandbox.serve(&crasher.members);
-        crasher.assert_nothing_lost(&server);
+        let (mut crasher, server) = killed_once("--level raid1", 2);
         let new = crasher.sandbox.file("new", 64 * MIB);
         let words = [Path::new("--copy"), Path::new("--wait"), &new];
         server.uraid(&crasher.sandbox, "add", words).succeeded();
@@ -402,9 +392,24 @@ fn kill9_while_a_mirror_gives_up_a_copy_loses_no_answered_write() {
 // ---- every layout, and kills during recovery ----
 
 /// Kills the server under load, and every other time its successors while they recover.
-fn survives_kills_at_any_time(options: &str, count: usize) {
+/// How often a server is killed: `default` times if nothing else is said.
+fn kills_or(default: u64) -> u64 {
     let given = std::env::var("URAID_TEST_KILLS").ok();
-    let kills = given.map_or(4, |n| n.parse().expect("URAID_TEST_KILLS: a number"));
+    given.map_or(default, |n| n.parse().expect("URAID_TEST_KILLS: a number"))
+}
+
+/// An array that was written to, and is served again after a kill.
+fn killed_once(options: &str, count: usize) -> (Crasher, Server) {
+    let mut crasher = Crasher::new(options, count);
+    let server = crasher.sandbox.serve(&crasher.members);
+    crasher.write_and_kill(server);
+    let server = crasher.sandbox.serve(&crasher.members);
+    crasher.assert_nothing_lost(&server);
+    (crasher, server)
+}
+
+fn survives_kills_at_any_time(options: &str, count: usize) {
+    let kills = kills_or(4);
     let mut crasher = Crasher::new(options, count);
     let mut kills_while_recovering = 0;
     for _ in 0..kills {

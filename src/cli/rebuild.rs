@@ -195,7 +195,7 @@ impl Plan {
 
 /// Members whose place is empty.
 fn vacant(status: &StatusReport) -> impl Iterator<Item = &MemberReport> {
-    let gone = |member: &&MemberReport| matches!(member.state.as_str(), "failed" | "missing");
+    let gone = |member: &&MemberReport| member.is_gone();
     status
         .members
         .iter()

@@ -139,12 +139,12 @@ pub fn limits(limits: &LimitsReport) -> Option<String> {
     (!parts.is_empty()).then(|| format!("clients get {} at most; {delayed}", parts.join(" and ")))
 }
 
-/// The slots of members in one of `states`, as "member 2" or "members 1 and 2".
-fn slots(status: &StatusReport, states: &[&str]) -> String {
+/// The slots of members that are gone, as "member 2" or "members 1 and 2".
+fn gone(status: &StatusReport) -> String {
     let mut found: Vec<String> = status
         .members
         .iter()
-        .filter(|member| states.contains(&member.state.as_str()))
+        .filter(|member| member.is_gone())
         .filter_map(|member| member.slot)
         .map(|slot| slot.to_string())
         .collect();
@@ -158,8 +158,6 @@ fn slots(status: &StatusReport, states: &[&str]) -> String {
     }
 }
 
-const GONE: [&str; 2] = ["failed", "missing"];
-
 /// Who was slow for a moment is back by then.
 const SLOW_FOR_LONG_SECONDS: u64 = 60;
 
@@ -169,7 +167,7 @@ pub fn state(status: &StatusReport) -> String {
         "optimal" => "optimal: every member is in sync".to_string(),
         "degraded" => format!(
             "degraded: without {}; everything is still served",
-            slots(status, &GONE)
+            gone(status)
         ),
         "rebuilding" => {
             let each: Vec<String> = status.rebuilds.iter().map(rebuild).collect();
@@ -180,7 +178,7 @@ pub fn state(status: &StatusReport) -> String {
         }
         _ => format!(
             "failed: too many members are out ({}); not everything is served",
-            slots(status, &GONE)
+            gone(status)
         ),
     }
 }
@@ -280,7 +278,7 @@ fn next(status: &StatusReport) -> Vec<String> {
 /// What to do about members that are gone and that nothing takes the place of yet.
 fn replacement(status: &StatusReport) -> Option<String> {
     let name = &status.name;
-    let gone = |m: &&MemberReport| GONE.contains(&m.state.as_str()) && m.slot.is_some();
+    let gone = |m: &&MemberReport| m.is_gone() && m.slot.is_some();
     let vacant = status.members.iter().find(|m| {
         let filled = |r: &RebuildReport| Some(r.member) == m.slot;
         gone(m) && !status.rebuilds.iter().any(filled)

@@ -43,7 +43,7 @@ pub fn stage(status: &StatusReport) -> Stage {
     let vacant = status
         .members
         .iter()
-        .any(|m| m.slot.is_some() && matches!(m.state.as_str(), "failed" | "missing"));
+        .any(|m| m.slot.is_some() && m.is_gone());
     if !status.rebuilds.is_empty() || any(&["rebuilding", "replacing"]) {
         Stage::Rebuilding
     } else if vacant && any(&["spare"]) && status.state != "failed" && !status.read_only {

@@ -313,7 +313,12 @@ impl MemberReport {
 
     /// Whether it has no part in the array any more.
     pub fn is_former(&self) -> bool {
-        self.slot.is_none() && matches!(self.state.as_str(), "failed" | "missing")
+        self.slot.is_none() && self.is_gone()
+    }
+
+    /// Whether it is out of service or not there.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.state.as_str(), "failed" | "missing")
     }
 }
 

@@ -151,17 +151,17 @@ impl Served {
     pub fn complete(&self, status: StatusReport) -> StatusReport {
         let records = self.history.records(0, usize::MAX);
         StatusReport {
-            last_events: self.last_events(),
+            last_events: self.last_events(&records),
             availability: observed(&records, &status.state, clock::millis()),
             ..status
         }
     }
 
     /// The last events that an operator should look at.
-    fn last_events(&self) -> Vec<EventReport> {
-        let records = self.history.records(0, LAST_EVENTS_AMONG);
+    fn last_events(&self, records: &[EventRecord]) -> Vec<EventReport> {
         let matters = |record: &&EventRecord| record.severity > Severity::Info;
-        let newest = records.iter().rev().filter(matters).take(LAST_EVENTS_MAX);
+        let among = records.iter().rev().take(LAST_EVENTS_AMONG);
+        let newest = among.filter(matters).take(LAST_EVENTS_MAX);
         let mut events: Vec<_> = newest.map(|r| EventReport::new(&self.name, r)).collect();
         events.reverse();
         events

@@ -96,7 +96,7 @@ impl Verdict {
                 .members
                 .iter()
                 .find(|m| m.path.as_deref() == Some(&look.shown()));
-            let counts = member.is_some_and(|m| !matches!(m.state.as_str(), "failed" | "missing"));
+            let counts = member.is_some_and(|m| !m.is_gone());
             let why = match member {
                 Some(member) => format!("{} in the array that is served", member.state),
                 None => "not among the members that the server has".to_string(),
@@ -145,7 +145,7 @@ impl Verdict {
                 .members
                 .iter()
                 .find(|m| m.path.as_deref() == Some(&look.shown()));
-            here.is_some_and(|m| !matches!(m.state.as_str(), "failed" | "missing"))
+            here.is_some_and(|m| !m.is_gone())
         };
         let mut members = Vec::new();
         for look in looks {

@@ -42,7 +42,7 @@ impl Health {
     /// Members whose devices are to be asked now, at `now` since some origin, and where they are.
     pub fn due(&mut self, status: &StatusReport, now: Duration) -> Vec<(EventMember, String)> {
         let mut due = Vec::new();
-        let is_there = |m: &&MemberReport| !matches!(m.state.as_str(), "failed" | "missing");
+        let is_there = |m: &&MemberReport| !m.is_gone();
         for member in status.members.iter().filter(is_there) {
             let id = uuid(&member.uuid);
             let next = self.next.entry(id).or_default();
