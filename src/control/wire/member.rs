@@ -93,6 +93,26 @@ pub struct ReadReport {
     pub hedges_denied: u64,
 }
 
+impl MemberReport {
+    /// Its state in a word, for people.
+    pub fn shown_state(&self) -> &str {
+        match self.is_former() {
+            true => "former",
+            false => &self.state,
+        }
+    }
+
+    /// Whether it has no part in the array any more.
+    pub fn is_former(&self) -> bool {
+        self.slot.is_none() && self.is_gone()
+    }
+
+    /// Whether it is out of service or not there.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.state.as_str(), "failed" | "missing")
+    }
+}
+
 impl From<&MemberStatus> for MemberReport {
     fn from(member: &MemberStatus) -> MemberReport {
         MemberReport {
